@@ -133,11 +133,11 @@ export class Pool {
       (error: unknown) => {
         this.#entries = this.#entries.filter((it) => it !== entry);
         for (const look of this.#waiting.splice(0)) look();
-        const others = this.#entries.filter(({ login }) => login?.closed === false).length;
-        // A server that is there and lets nobody else in: we do with what we have.
-        if (others === 0 || isFault(error, "aborted")) return;
+        if (isFault(error, "aborted")) return;
+        // A server that is there and lets nobody else in: we do with what we have, or may have yet. Where nobody gets in it is not that.
+        const others = this.#entries.filter(({ login }) => login?.closed !== true).length;
         this.#limit = others;
-        this.#limitUntilMs = this.#clock.monotonicMs() + modestMs;
+        this.#limitUntilMs = others === 0 ? 0 : this.#clock.monotonicMs() + modestMs;
       },
     );
     return entry;
@@ -162,11 +162,23 @@ export class Pool {
         login.close();
       } catch (error) {
         this.#leave(entry);
-        // No more of us are let in: the others will do.
-        if (entry.login === undefined && !isFault(error, "aborted") && this.#entries.some(({ login }) => login?.closed === false)) continue;
+        // No more of us are let in: the others will do, also those that are not yet in.
+        if (entry.login === undefined && !isFault(error, "aborted") && (await this.#hasOthers(signal))) continue;
         throw error;
       }
       this.#leave(entry);
+    }
+  }
+
+  /** Whether a login is open, or one that is being opened gets in. */
+  async #hasOthers(signal: AbortSignal): Promise<boolean> {
+    if (this.#entries.some(({ login }) => login?.closed === false)) return true;
+    try {
+      await orAborted(Promise.any(this.#entries.filter(({ login }) => login === undefined).map(({ opening }) => opening)), signal);
+      return true;
+    } catch (error) {
+      if (isFault(error, "aborted")) throw error;
+      return false;
     }
   }
 

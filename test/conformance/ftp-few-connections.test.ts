@@ -39,3 +39,24 @@ for (const most of [1, 2])
     ]);
     assert.ok(relay.controlConnections <= most + 8, `${relay.controlConnections} connections were opened`);
   });
+
+test("a server that lets in one, and is asked for more before that one is in: all arrives", async (t) => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-few-"));
+  t.after(() => fs.rm(dir, { recursive: true }));
+  const server = await startOwn({ root: dir, users: { u: { password: "p" } }, limits: { maxPerAddress: 1 } });
+  const relay = await FtpRelay.start(server.port ?? 0);
+  const device = ftpDevice({ port: relay.port, user: "u", password: "p", options: {} } as never);
+  t.after(async () => {
+    await device.close();
+    await relay.close();
+    await server.close();
+  });
+  const target = device.target as Target;
+  await Promise.all(
+    [20_000_000, 2000, 2001, 2002, 2003].map(async (size) => {
+      const it = upload(`${size}.bin`, bytes(size, 1));
+      await target.write(it, await target.offset(it, calm()), calm(), () => undefined);
+      assert.ok(isReceipt(await target.commit(it, calm())));
+    }),
+  );
+});
