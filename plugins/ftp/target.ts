@@ -133,18 +133,23 @@ export class FtpTarget implements Target {
           "transient",
           "the server does not go on with what it has of it: an earlier transfer may still hold that; it is sent from its first byte",
         );
-      if (begins || !(error instanceof Refusal) || !continuesNever(error, partial)) throw error;
-      this.#wholeOnly = true;
-      await connection.ask(`DELE ${partial}`);
-      throw new Fault(
-        "transient",
-        `this server continues no file ("${readable(error.message)}"): what breaks off is sent to it whole again`,
-      );
+      if (!(error instanceof Refusal)) throw error;
+      if (!begins && continuesNever(error, partial)) return await this.#wholeFromNow(connection, partial, readable(error.message));
+      throw error;
     }
     if (begins) return;
     const now = await connection.size(partial);
-    if (now !== upload.size)
-      throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
+    if (now === upload.size) return;
+    // Pure-FTPd with "NoTruncate" (-0) puts what is appended in the place of what was there.
+    if (now === wanted) return await this.#wholeFromNow(connection, partial, `${offset} bytes that were there have gone after APPE`);
+    throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
+  }
+
+  /** The server was seen to append to no file: what it has of one is taken away. */
+  async #wholeFromNow(connection: Connection, partial: string, why: string): Promise<never> {
+    this.#wholeOnly = true;
+    await connection.ask(`DELE ${partial}`);
+    throw new Fault("transient", `this server continues no file ("${why}"): what breaks off is sent to it whole again`);
   }
 
   /** Once: a server that never says that it goes on would never have more. */

@@ -7,7 +7,7 @@ import { promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { calm } from "./clause.js";
+import { calm, expectFault } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
 import {
   ftpSrv,
@@ -15,6 +15,7 @@ import {
   password,
   proftpd,
   pureFtpd,
+  pureFtpdWith,
   startOwn,
   vsftpd,
   type FtpServerKind,
@@ -162,6 +163,31 @@ for (const [kind] of table)
       assert.deepEqual(await fs.readdir(join(server.dir, "taken.bin")), ["in it"]);
     },
   );
+
+// "NoTruncate" of its configuration: what is sent goes to a file of its own, which replaces what has the name.
+const noTruncate = pureFtpdWith("-0");
+test(
+  "Pure-FTPd with NoTruncate, which puts what is appended in the place of what was there: what broke off is sent whole again",
+  { skip: noTruncate.skip ?? false },
+  async (t) => {
+    const server = await noTruncate.start();
+    t.after(() => server.stop());
+    const device = ftpDevice(server);
+    t.after(() => device.close());
+    const target = device.target ?? assert.fail();
+    const content = bytes(50_000, 5);
+    const it = upload("a.bin", content);
+    await fs.writeFile(join(server.dir, it.partialPath), content.subarray(0, 20_000));
+    const { uid, gid } = await fs.stat(server.dir);
+    await fs.chown(join(server.dir, it.partialPath), uid, gid);
+    const write = async () => target.write(it, await target.offset(it, calm()), calm(), () => undefined);
+    assert.match(await expectFault(write(), "transient"), /^this server continues no file \("20000 bytes that were there have gone/);
+    assert.equal(target.features.resume, false);
+    await write();
+    assert.ok(isReceipt(await target.commit(it, calm())));
+    assert.ok((await fs.readFile(join(server.dir, "a.bin"))).equals(content));
+  },
+);
 
 test("our own server with overwrite off: what it will not replace is told, also our own earlier version", async (t) => {
   const root = await fs.mkdtemp(join(tmpdir(), "filesync-keep-"));

@@ -282,6 +282,18 @@ function ofSystem(server: SystemServer): FtpServerKind {
   };
 }
 
+/** The server with more lines in the file that is its last argument. */
+export function withLines(server: SystemServer, lines: readonly string[]): SystemServer {
+  return {
+    ...server,
+    args: async (...given) => {
+      const args = await server.args(...given);
+      await fs.appendFile(args.at(-1) ?? "", `${lines.join("\n")}\n`);
+      return args;
+    },
+  };
+}
+
 export const vsftpdServer: SystemServer = {
   name: "vsftpd",
   program: systemProgram("vsftpd"),
@@ -357,6 +369,8 @@ export const pureFtpdServer: SystemServer = {
 export const vsftpd = ofSystem(vsftpdServer);
 export const proftpd = ofSystem(proftpdServer);
 export const pureFtpd = ofSystem(pureFtpdServer);
+export const pureFtpdWith = (...options: string[]): FtpServerKind =>
+  ofSystem({ ...pureFtpdServer, args: async (...given) => [...(await pureFtpdServer.args(...given)), ...options] });
 
 export const ownPlain = own("ftp on our own server", false);
 export const ownPinned = own("ftp on our own server, TLS with a pinned certificate", "pinned");

@@ -17,20 +17,9 @@ import {
   systemUser,
   vsftpd,
   vsftpdServer,
+  withLines,
   type SystemServer,
 } from "./ftp-servers.js";
-
-/** The server with more lines in the file that is its last argument. */
-function withLines(server: SystemServer, lines: readonly string[]): SystemServer {
-  return {
-    ...server,
-    args: async (...given) => {
-      const args = await server.args(...given);
-      await fs.appendFile(args.at(-1) ?? "", `${lines.join("\n")}\n`);
-      return args;
-    },
-  };
-}
 
 /** What a probe of this server says, by what "secure" is. */
 async function told(t: TestContext, server: SystemServer, lines: (base: string) => readonly string[]) {
