@@ -61,6 +61,8 @@ const codes: Readonly<Record<number, FaultKind>> = {
 const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only|could not create file/i;
 /** ProFTPD says it with 550 and Pure-FTPd with 553, in the system's words; ftp-srv with 550, as Node does. vsftpd and Pure-FTPd have one word for whatever their disk did not take, with 451: that, as a rule. */
 const full = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|failure writing to local file|error during write to file/i;
+/** ProFTPD says it with 552, of its "MaxStoreFileSize" and of a file system that takes no larger file, in the system's words: more space would change nothing. */
+const tooLarge = /\bEFBIG\b|file too large\W*$/i;
 
 /** ftp-srv says 550 for whatever went wrong, in the words of its sockets and files. */
 const brokenOff = /\b(ECONNRESET|EPIPE|ECONNABORTED)\b/;
@@ -92,6 +94,11 @@ export function continuesNever({ code, message }: Refusal, wire: string): boolea
   return code === 502 || code === 504 || /\b(append|rest(art)?)\b.*\bnot (permitted|allowed|supported)/i.test(said);
 }
 
+/** Whether the server will never hold a file of that size. */
+export function isTooLarge({ code, message }: Refusal): boolean {
+  return code >= 500 && tooLarge.test(message);
+}
+
 /** The Fault for a refusal, an error of the control connection, or one of node. A Fault stays what it is. */
 export function ftpFault(error: unknown, situation: Situation): Fault {
   if (isFault(error)) return error;
@@ -118,7 +125,9 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
         ? "full"
         : (error.code === 550 || error.code === 553) && forbidden.test(text)
           ? "denied"
-          : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
+          : isTooLarge(error)
+            ? "rejected"
+            : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
     const isOfConnection = error.code === 421 || error.code === 426 || error.code === 551 || brokenOff.test(text);
     return new Fault(kind, say(`the server said "${text}"`), { ...cause, notTaken: !isOfConnection });
   }

@@ -12,7 +12,7 @@ import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Up
 import { KnownDirs } from "../../core/remote.js";
 import { type Answer, type Connection, Held, Refusal } from "./connection.js";
 import { ensureDir } from "./dirs.js";
-import { continuesNever } from "./faults.js";
+import { continuesNever, isTooLarge } from "./faults.js";
 import { timeText } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import { taken } from "./login.js";
@@ -135,6 +135,8 @@ export class FtpTarget implements Target {
         );
       if (!(error instanceof Refusal)) throw error;
       if (!begins && continuesNever(error, partial)) return await this.#wholeFromNow(connection, partial, readable(error.message));
+      // It can never be whole there, and would only take room.
+      if (isTooLarge(error)) await connection.ask(`DELE ${partial}`);
       throw error;
     }
     if (begins) return;

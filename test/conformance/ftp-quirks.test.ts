@@ -14,6 +14,7 @@ import {
   ownPlain,
   password,
   proftpd,
+  proftpdWith,
   pureFtpd,
   pureFtpdWith,
   startOwn,
@@ -186,6 +187,22 @@ test(
     await write();
     assert.ok(isReceipt(await target.commit(it, calm())));
     assert.ok((await fs.readFile(join(server.dir, "a.bin"))).equals(content));
+  },
+);
+
+const oneMegabyte = proftpdWith("MaxStoreFileSize 1 Mb");
+test(
+  "ProFTPD with MaxStoreFileSize: what is larger is no want of space, and leaves nothing there",
+  { skip: oneMegabyte.skip ?? false },
+  async (t) => {
+    const server = await oneMegabyte.start();
+    t.after(() => server.stop());
+    const device = ftpDevice(server);
+    t.after(() => device.close());
+    const it = upload("large.bin", bytes(3_000_000));
+    const writing = device.target?.write(it, 0, calm(), () => undefined) ?? assert.fail();
+    assert.match(await expectFault(writing, "rejected"), /too large/i);
+    assert.deepEqual(await fs.readdir(server.dir), []);
   },
 );
 
