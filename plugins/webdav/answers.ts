@@ -41,6 +41,11 @@ export function isUnanswered(error: unknown): boolean {
   return status === 502 || status === 504;
 }
 
+/** Apache behind a proxy that has the TLS takes only what it is itself asked by: "Destination URI refers to different scheme or port (https://…) (want: http://…)". */
+export function wantsClear({ status, text }: Refused, destination: URL): boolean {
+  return status === 502 && destination.protocol === "https:" && /\(want: http:\/\//.test(text);
+}
+
 function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situation): Fault {
   const { status, headers } = refused;
   const words = wordsOf(refused.text);

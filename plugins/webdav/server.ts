@@ -9,7 +9,7 @@ import { parentOf } from "../../core/paths.js";
 import type { Certificate, Clock, PluginContext } from "../../core/plugin.js";
 import { KnownDirs } from "../../core/remote.js";
 import { Turns } from "../../core/turns.js";
-import { refusal, type Refused, statusIn, statusOf } from "./answers.js";
+import { refusal, type Refused, statusIn, statusOf, wantsClear } from "./answers.js";
 import { hrefOf, partsOf } from "./hrefs.js";
 import { NoMultistatus, readMultistatus, type DavResponse } from "./multistatus.js";
 import type { WebdavOptions } from "./options.js";
@@ -40,6 +40,8 @@ const fileProps = props.replace("@", "<resourcetype/><getcontentlength/><getlast
 const quotaProps = props.replace("@", "<quota-available-bytes/>");
 const principalProps = props.replace("@", "<current-user-principal/>");
 
+const inClear = (address: string): string => address.replace(/^https:/, "http:");
+
 const advice = 'see whether another "url" or "root" is meant';
 
 export class DavServer {
@@ -55,6 +57,8 @@ export class DavServer {
   readonly #root: string;
   readonly #dirs = new KnownDirs();
   #ahead: number | undefined;
+  /** Other places are named with "http:" there. */
+  #clear = false;
 
   constructor(options: WebdavOptions, { clock }: Pick<PluginContext, "clock">) {
     this.#options = options;
@@ -107,6 +111,14 @@ export class DavServer {
 
   /** Asks, and reads what it says, at most 64 KiB of it. */
   async said(question: Question, signal: AbortSignal): Promise<Refused> {
+    const said = await this.#saidOnce(question, signal);
+    const headers = question.headers;
+    if (typeof headers?.Destination !== "string" || !wantsClear(said, new URL(headers.Destination))) return said;
+    this.#clear = true;
+    return this.#saidOnce({ ...question, headers: { ...headers, Destination: inClear(headers.Destination) } }, signal);
+  }
+
+  async #saidOnce(question: Question, signal: AbortSignal): Promise<Refused> {
     const answer = await this.ask(question, signal);
     const text = await this.#words(answer, question.what, signal);
     const status = answer.status === 207 ? (statusIn(text) ?? 207) : answer.status;
@@ -345,7 +357,8 @@ export class DavServer {
 
   /** The address for a header that names another place. */
   destination(at: string): string {
-    return `${this.url.origin}${at}`;
+    const origin = this.#clear ? inClear(this.url.origin) : this.url.origin;
+    return `${origin}${at}`;
   }
 
   close(): void {
