@@ -61,3 +61,12 @@ test("511 is a portal's: nothing was posted, and nothing is in doubt", async () 
     (error: unknown) => isFault(error, "throttled") && /511/.test(error.message),
   );
 });
+
+test("501 is the answer of a server that takes no POST there, as 405: nothing was posted, and nothing is in doubt", async () => {
+  const options = v.parse(plugin.options, { preset: "flight-review", url: "https://logs.example/upload" });
+  const answer = { status: 501, headers: {}, text: () => Promise.resolve("Unsupported method ('POST')") } as unknown as HttpAnswer;
+  await assert.rejects(
+    readAnswer(answer, { options, upload: upload("a.ulg", bytes(100)), clock: new RealClock(false) }),
+    (error: unknown) => isFault(error, "denied") && /501: Unsupported .*look at "url"/.test(error.message),
+  );
+});

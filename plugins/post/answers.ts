@@ -74,6 +74,7 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
     case 404:
     case 405:
     case 410:
+    case 501:
       throw new Fault("denied", `${said}: nothing there takes a file; look at "url"`);
     case 408:
     case 429:
