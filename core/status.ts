@@ -89,7 +89,7 @@ export interface Status {
     readonly left?: number;
     readonly unsynced?: number;
   }[];
-  /** Bytes: only on the source, whole here but not everywhere, delivered everywhere. */
+  /** Bytes: only on the source, whole here but not everywhere, delivered (once for each target). */
   readonly bytes: { readonly onSource: number; readonly here: number; readonly delivered: number };
   readonly spool: { readonly used: number; readonly maxSize: number; readonly waiting?: string };
   /** Files that are seen at their sources and do not count as complete yet; 0 while no daemon runs. */

@@ -32,12 +32,16 @@ export function metricsText(figures: Figures, { residentBytes, cpuSeconds, start
       by("state", { ...deliveries }),
     ),
     gauge("filesync_parked_deliveries", "Deliveries that were set aside until a person acts, by fault.", by("fault", parked)),
-    gauge("filesync_files_bytes", "Bytes by where they are: only on their source, here and not yet everywhere, delivered.", [
-      [bytes.onSource, { place: "source" }],
-      [bytes.here, { place: "here" }],
-      [bytes.delivered, { place: "delivered" }],
-    ]),
-    counter("filesync_pulled_bytes_total", "Bytes read from sources since the start.", [[moved.pulled]]),
+    gauge(
+      "filesync_files_bytes",
+      "Bytes by where they are: only on their source, here and not yet everywhere, delivered (once for each target).",
+      [
+        [bytes.onSource, { place: "source" }],
+        [bytes.here, { place: "here" }],
+        [bytes.delivered, { place: "delivered" }],
+      ],
+    ),
+    counter("filesync_pulled_bytes_total", "Bytes fetched from sources since the start; not what is read in place.", [[moved.pulled]]),
     counter("filesync_pushed_bytes_total", "Bytes sent to targets since the start.", [[moved.pushed]]),
     gauge(
       "filesync_device_attached",
