@@ -155,8 +155,10 @@ export class Connection {
 
   async #sizeOf(wire: string, answer: Answer): Promise<number | undefined> {
     const size = told(answer);
-    if (size !== undefined || answer.code === 550) return size;
-    if (answer.code !== 213 && !isUnknownCommand(answer)) throw new Refusal(answer);
+    // Who may only write to a ProFTPD ("<Limit READ>") is refused SIZE as well, and told by MLST.
+    const refused = answer.code === 550 && this.has("MLST") && saysWhy(answer.text);
+    if (size !== undefined || (answer.code === 550 && !refused)) return size;
+    if (answer.code !== 213 && !refused && !isUnknownCommand(answer)) throw new Refusal(answer);
     const found = await this.entry(wire);
     return found?.kind === "file" ? found.size : undefined;
   }

@@ -206,6 +206,34 @@ test(
   },
 );
 
+const writeOnly = proftpdWith("<Limit READ>", "DenyAll", "</Limit>");
+test(
+  "ProFTPD for who may only write, which refuses SIZE too: a file arrives, is continued, and goes over nothing",
+  { skip: writeOnly.skip ?? false },
+  async (t) => {
+    const server = await writeOnly.start();
+    t.after(() => server.stop());
+    const device = ftpDevice(server);
+    t.after(() => device.close());
+    const target = device.target ?? assert.fail();
+    const { uid, gid } = await fs.stat(server.dir);
+    const put = async (path: string, content: Buffer) => {
+      await fs.writeFile(join(server.dir, path), content);
+      await fs.chown(join(server.dir, path), uid, gid);
+    };
+    const content = bytes(50_000, 5);
+    const [free, taken] = [upload("free.bin", content), upload("taken.bin", content)];
+    await put(free.partialPath, content.subarray(0, 20_000));
+    await put("taken.bin", bytes(10));
+    assert.equal(await target.offset(free, calm()), 20_000);
+    for (const it of [free, taken]) await target.write(it, await target.offset(it, calm()), calm(), () => undefined);
+    assert.ok(isReceipt(await target.commit(free, calm())));
+    assert.ok("occupied" in (await target.commit(taken, calm())));
+    assert.ok((await fs.readFile(join(server.dir, "free.bin"))).equals(content));
+    assert.ok((await fs.readFile(join(server.dir, "taken.bin"))).equals(bytes(10)));
+  },
+);
+
 test("our own server with overwrite off: what it will not replace is told, also our own earlier version", async (t) => {
   const root = await fs.mkdtemp(join(tmpdir(), "filesync-keep-"));
   t.after(() => fs.rm(root, { recursive: true }));
