@@ -157,3 +157,6 @@ export function expectSame(found: FileEntry, expect: Stamp, apartMs = 1000): voi
   const retimed = bothTimed && Math.abs(expect.modifiedMs - found.modifiedMs) >= apartMs;
   if (found.size !== expect.size || retimed) throw new Fault("changed", `${found.path} is not the file that was meant`);
 }
+
+/** Where the configuration wants the server's own digest as proof. */
+export const noDigest = (): Fault => new Fault("denied", 'this server computes no SHA-256; set "verify" to "readback", "size" or "auto"');

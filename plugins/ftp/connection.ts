@@ -248,6 +248,11 @@ export class Connection {
     return this.#login.options.timeout + bytes / 5000;
   }
 
+  /** Whether the server digests by itself. */
+  get digests(): boolean {
+    return this.#login.digestCommand !== undefined;
+  }
+
   /** The digest of the whole file, by the server. Undefined when it has no command for it, or will not. */
   async digest(wire: string, size: number): Promise<Digest | undefined> {
     const command = this.#login.digestCommand;

@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { KnownDirs } from "../../core/remote.js";
+import { KnownDirs, noDigest } from "../../core/remote.js";
 import { type Answer, type Connection, Held, Refusal } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { continuesNever, isTooLarge } from "./faults.js";
@@ -101,6 +101,7 @@ export class FtpTarget implements Target {
 
   async #append(connection: Connection, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     const partial = partialOf(connection, upload);
+    if (this.#options.verify === "digest" && !connection.digests) throw noDigest();
     this.#proved.delete(upload.id);
     if (offset === 0) await ensureDir(connection, parentOf(partial), this.#dirs);
     // vsftpd lets a second transfer of a file wait for the first, and truncates for STOR only then. One whose client has long gone would so empty what was
@@ -300,8 +301,7 @@ export class FtpTarget implements Target {
     const { verify } = this.#options;
     if (verify === "size" || upload.digest === undefined) return { proof: "size" };
     const byServer = verify === "readback" ? undefined : await connection.digest(wire, upload.size);
-    if (verify === "digest" && byServer === undefined)
-      throw new Fault("denied", 'this server computes no SHA-256; set "verify" to "readback", "size" or "auto"');
+    if (verify === "digest" && byServer === undefined) throw noDigest();
     if (byServer === undefined && verify === "auto" && upload.spliced !== true) return { proof: "size" };
     const found = byServer ?? (await readDigest(connection, wire));
     if (found !== upload.digest) throw new Fault("mismatch", `the server holds ${found}, not ${upload.digest}`);

@@ -20,6 +20,7 @@ import type {
   TargetFeatures,
   Upload,
 } from "../../core/plugin.js";
+import { noDigest } from "../../core/remote.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
 import { ifRefused, isSameFile, makeDirsDurable, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
@@ -125,7 +126,8 @@ export class SftpTarget implements Target {
     const lease = await this.#pool.lease(signal);
     const what = `cannot write ${upload.path}`;
     try {
-      await orAborted(lease.login.digester, signal);
+      const digester = await orAborted(lease.login.digester, signal);
+      if (this.#options.verify === "digest" && digester === undefined) throw noDigest();
       await this.#pool.run(what, () => this.#append(lease.login.session, upload, offset, signal, onBytes));
     } finally {
       lease.end();
@@ -407,7 +409,7 @@ export class SftpTarget implements Target {
     if (verify === "size" || upload.digest === undefined) return { proof: "size" };
     const found = await this.#digestOf(login, partial, upload.size, upload.spliced);
     if (found === undefined) {
-      if (verify === "digest") throw new Fault("denied", 'this server computes no SHA-256; set "verify" to "readback", "size" or "auto"');
+      if (verify === "digest") throw noDigest();
       await this.#expectKept(login.session, upload, partial, signal);
       return { proof: "size" };
     }

@@ -264,3 +264,17 @@ test("our own server with overwrite off: what it will not replace is told, also 
   assert.ok((await fs.readFile(join(at.dir, "grows.bin"))).equals(earlier));
   assert.ok(isReceipt(await target.commit({ ...grown, path: "grows~12345678.bin" }, calm())));
 });
+
+test('vsftpd digests nothing: with "verify": "digest" that is told before a byte is sent', { skip: vsftpd.skip ?? false }, async (t) => {
+  const server = await vsftpd.start();
+  t.after(() => server.stop());
+  const device = ftpDevice(server, { verify: "digest" });
+  t.after(() => device.close());
+  const it = upload("a.bin", bytes(100_000));
+  const message = await expectFault(
+    (device.target ?? assert.fail()).write(it, 0, calm(), () => undefined),
+    "denied",
+  );
+  assert.match(message, /computes no SHA-256; set "verify"/);
+  assert.equal(it.reading.given, 0);
+});

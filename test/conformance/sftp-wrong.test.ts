@@ -241,3 +241,17 @@ test("a link in place of a directory that leads nowhere (its disk is not mounted
   assert.match(await expectFault(write ?? assert.fail(), "transient"), /\/disk is a link there that leads nowhere/);
   await device.close();
 });
+
+test('no command may be run: with "verify": "digest" that is told before a byte is sent', { skip: chrooted.skip ?? false }, async (t) => {
+  const jail = await chrooted.start();
+  t.after(() => jail.stop());
+  const device = sftpDevice(jail.port, { root: jail.seen, ...jail.options, verify: "digest" });
+  t.after(() => device.close());
+  const it = upload("a.bin", bytes(100_000));
+  const message = await expectFault(
+    (device.target ?? assert.fail()).write(it, 0, calm(), () => undefined),
+    "denied",
+  );
+  assert.match(message, /computes no SHA-256; set "verify"/);
+  assert.equal(it.reading.given, 0);
+});
