@@ -261,13 +261,16 @@ export class PushJob {
     if (this.#begun > 0) await this.target.discard(this.#upload(this.work.delivery.path, this.#begun - 1), this.signal);
   }
 
-  /** The same, for others to have its room: it begins anew. False where it had none, or is whole there, perhaps the last copy: that stays. */
+  /** How much of it the target has. */
+  heldThere(): Promise<number> {
+    return this.target.offset(this.#upload(this.work.delivery.path, this.#begun - 1), this.signal);
+  }
+
+  /** What is there is taken away, for others to have its room: it begins anew. False where it had none, or is whole there, perhaps the last copy: that stays. */
   async giveRoom(): Promise<boolean> {
-    const { target, version, work, signal } = this;
-    const upload = this.#upload(work.delivery.path, this.#begun - 1);
-    const held = await target.offset(upload, signal);
-    if (held >= version.size) return false;
-    await target.discard(upload, signal);
+    const held = await this.heldThere();
+    if (held >= this.version.size) return false;
+    await this.discardBegun();
     return held > 0;
   }
 

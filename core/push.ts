@@ -135,7 +135,8 @@ async function settle(
     ...{ device: lane.name, path: delivery.path, id: delivery.id, fault: isFault(cause) ? cause.kind : "unknown" },
     ...{ from: version.source, source: version.path, to: lane.name },
   };
-  const tries = job.progress ? 0 : delivery.tries;
+  // Tries without room say nothing of another fault, nor the other way round.
+  const tries = job.progress || (delivery.fault === "full") !== (facts.fault === "full") ? 0 : delivery.tries;
   const sourceLane = engine.lanes.get(version.source);
   // A file that may not be read, on a source that may: only that file is set aside.
   const ofFile = ofSource && isFault(cause, "denied") && sourceLane !== undefined && (await sourceLane.usable(signal));
@@ -246,24 +247,28 @@ async function settle(
 
 /**
  * What was begun at a target that is full by now may take all room of each other, and none becomes whole. The last of them that can gives its room to the first that found none, which is tried again.
- * False where none can: the room is somebody else's.
+ * False where none can, or the first had no more of what it was given before: the room is somebody else's.
  */
 async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal: AbortSignal): Promise<boolean> {
-  const { queue } = engine;
+  const { queue, journal } = engine;
   const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
   if (lane.device.target?.features.resume !== true || others) return false;
   const begun = queue.begunAt(lane.name);
   const at = begun.findIndex(({ state, fault }) => state === "ready" && fault === "full");
   const first = begun[at];
-  if (first === undefined) return false;
-  for (const last of begun.slice(at + 1).reverse()) {
+  const giving = begun.slice(at + 1).filter(({ id }) => !queue.givesNone.has(id));
+  if (first === undefined || giving.length === 0) return false;
+  const held = await begunAs(engine, lane, first, signal, (job) => job.heldThere()).catch(() => undefined);
+  if (held === undefined || held <= (queue.roomGiven.get(first.id) ?? -1)) return false;
+  for (const last of giving.reverse()) {
     const gave = await gaveRoom(engine, lane, last, first, failed.tries === 0, signal);
     if (gave === undefined) return false;
     if (!gave) continue;
+    queue.roomGiven.set(first.id, held);
     // What became of earlier bytes of either says nothing of what the target keeps.
     queue.sentFrom.delete(last.id);
     queue.sentFrom.delete(first.id);
-    await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
+    await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
     return true;
   }
   return false;
@@ -279,29 +284,53 @@ async function gaveRoom(
   signal: AbortSignal,
 ): Promise<boolean | undefined> {
   const { queue, journal, events } = engine;
-  const { target } = lane.device;
-  const version = queue.version(last.version);
-  if (target === undefined || version === undefined) return false;
   const taken = await journal.apply(() =>
     journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = ?", last.id, last.state),
   );
   if (taken === 0) return false;
+  const version = queue.version(last.version);
   const facts = {
     ...{ device: lane.name, path: last.path, id: last.id, fault: "full" },
-    ...{ from: version.source, source: version.path, to: lane.name },
+    ...{ from: last.source, source: version?.path, to: lane.name },
   };
-  const what = `${nameOf(version)} → ${lane.name}: what was sent of it`;
+  const what = `${version === undefined ? last.path : nameOf(version)} → ${lane.name}: what was sent of it`;
+  let isOfSource = false;
   try {
-    const gave = await new PushJob(engine, lane, target, version, { delivery: last }, signal).giveRoom();
+    const gave = await begunAs(engine, lane, last, signal, (job) =>
+      job.giveRoom().catch((error: unknown) => {
+        isOfSource = job.broken !== undefined;
+        throw error;
+      }),
+    );
     if (gave) events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}`, facts);
+    else queue.givesNone.add(last.id);
     return gave;
   } catch (error) {
     const refused = isFault(error, "denied", "rejected");
-    const level = isNews && refused ? "warn" : "debug";
+    const level = isNews && refused && !isOfSource ? "warn" : "debug";
     events.say(level, "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
-    return refused ? false : undefined;
+    return refused || isOfSource ? false : undefined;
   } finally {
-    await journal.apply(() => journal.run("UPDATE deliveries SET state = ? WHERE id = ? AND state = 'active'", last.state, last.id));
+    await queue.release(last.id, 0);
+  }
+}
+
+/** What was begun there, asked as by its own push. */
+async function begunAs<T>(
+  engine: Engine,
+  lane: Lane,
+  row: DeliveryRow,
+  signal: AbortSignal,
+  work: (job: PushJob) => Promise<T>,
+): Promise<T> {
+  const version = engine.queue.version(row.version);
+  const { target } = lane.device;
+  if (version === undefined || target === undefined) throw new Error(`nothing is known of ${row.path}`);
+  const job = new PushJob(engine, lane, target, version, { delivery: row }, signal);
+  try {
+    return await work(job);
+  } finally {
+    job.close();
   }
 }
 

@@ -61,6 +61,10 @@ export class Queue {
   readonly outgrown = new Set<string>();
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
+  /** How much of a delivery a full target had when others last gave it their room there: until it has more it gets none. */
+  readonly roomGiven = new Map<string, number>();
+  /** Deliveries that can give no room where they were begun, as they have nothing there or all of it; until they are tried again. */
+  readonly givesNone = new Set<string>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
   readonly releasable = new Map<
     string,
@@ -385,16 +389,20 @@ export class Queue {
       const taken = await this.journal.apply(
         () => this.journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = 'ready'", row.id) > 0,
       );
+      this.givesNone.delete(row.id);
       if (taken) return Object.assign(row, { state: "active" as const });
     }
   }
 
-  /** What was begun at a target, best first; what cannot go on now comes last. Not what may have its name already, or is a single shot. */
+  /**
+   * What was begun at a target and found no room there, or gave way, best first; what cannot go on now comes last. Not what may have its name already, or is a single shot; nor what broke off: that
+   * goes on by itself.
+   */
   begunAt(target: string): DeliveryRow[] {
     return (["ready", "wanting"] as const)
       .flatMap((state) =>
         this.journal.all<DeliveryRow>(
-          `SELECT * FROM deliveries WHERE target = ? AND state = '${state}' AND begun > 0 ${bestFirst}`,
+          `SELECT * FROM deliveries WHERE target = ? AND state = '${state}' AND begun > 0 AND (fault IS NULL OR fault = 'full') ${bestFirst}`,
           target,
         ),
       )
@@ -640,9 +648,10 @@ export class Queue {
 
   /** What ended in another way than by a receipt, as one that was superseded while it waited, is not kept in mind for ever. */
   forgetEnded(): void {
-    for (const id of this.sentFrom.keys())
-      if (this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state NOT IN ('done', 'dropped')", id) === undefined)
-        this.sentFrom.delete(id);
+    for (const known of [this.sentFrom, this.roomGiven, this.givesNone])
+      for (const id of known.keys())
+        if (this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state NOT IN ('done', 'dropped')", id) === undefined)
+          known.delete(id);
   }
 
   /** Inside `apply`. What an unknown error parked, or a source could not read, is looked at again. */

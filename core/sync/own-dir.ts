@@ -95,7 +95,12 @@ export class OwnDir {
     const { tree, at } = this.given;
     const isDir = async (path: string) => (await tree().stat(path, signal))?.kind === "directory";
     if (!(await isDir(at(ownDir.toUpperCase())))) return undefined;
-    if (await isDir(at(`${ownDir}.`))) return "case and end";
+    // A side that takes no such name at all may say so.
+    const cut = await isDir(at(`${ownDir}.`)).catch((error: unknown) => {
+      if (isFault(error, "rejected", "denied")) return false;
+      throw error;
+    });
+    if (cut) return "case and end";
     return (await isDir(this.at(accented.normalize("NFD")))) ? "case and form" : "case";
   }
 

@@ -5,28 +5,29 @@
 import { Fault } from "../errors.js";
 import type { Clock } from "../plugin.js";
 
-const againMs = 24 * 3_600_000;
+/** After the first time; twice as long after each further one, as not all that is called refused stays so. */
+const againMs = 600_000;
+const mostMs = 24 * 3_600_000;
 
 export class Refusals {
-  readonly #refused = new Map<string, { readonly fault: Fault; readonly untilMs: number }>();
+  readonly #refused = new Map<string, { readonly fault: Fault; readonly waitMs: number; readonly untilMs: number }>();
 
   constructor(readonly clock: Pick<Clock, "monotonicMs">) {}
 
-  /** Throws what the upload was refused with, for a day. */
+  /** Throws what the upload was refused with, until it may be tried again. */
   expectNone(id: string): void {
     const refused = this.#refused.get(id);
-    if (refused === undefined) return;
-    if (this.clock.monotonicMs() < refused.untilMs) throw refused.fault;
-    this.#refused.delete(id);
+    if (refused !== undefined && this.clock.monotonicMs() < refused.untilMs) throw refused.fault;
   }
 
   /** Also for a person: when it is tried again. */
   note(id: string, fault: Fault): Fault {
-    const told = new Fault(fault.kind, `${fault.message}; it is tried again in a day, at the next start, or once it is written anew`, {
+    const waitMs = Math.min(mostMs, 2 * (this.#refused.get(id)?.waitMs ?? againMs / 2));
+    const told = new Fault(fault.kind, `${fault.message}; it is tried again now and then, at the next start, and once it is written anew`, {
       cause: fault,
       notTaken: fault.notTaken,
     });
-    this.#refused.set(id, { fault: told, untilMs: this.clock.monotonicMs() + againMs });
+    this.#refused.set(id, { fault: told, waitMs, untilMs: this.clock.monotonicMs() + waitMs });
     return told;
   }
 

@@ -136,15 +136,16 @@ export class FtpTarget implements Target {
         );
       if (!(error instanceof Refusal)) throw error;
       if (!begins && continuesNever(error, partial)) return await this.#wholeFromNow(connection, partial, readable(error.message));
-      // It can never be whole there, and would only take room.
-      if (isTooLarge(error)) await connection.ask(`DELE ${partial}`);
+      // It can never be whole there, or will not go on from there, and would only take room.
+      if (isTooLarge(error) || this.#wholeOnly) await connection.ask(`DELE ${partial}`);
       throw error;
     }
     if (begins) return;
     const now = await connection.size(partial);
     if (now === upload.size) return;
     // Pure-FTPd with "NoTruncate" (-0) puts what is appended in the place of what was there.
-    if (now === wanted) return await this.#wholeFromNow(connection, partial, `${offset} bytes that were there have gone after APPE`);
+    if (now === wanted && now !== offset)
+      return await this.#wholeFromNow(connection, partial, `${offset} bytes that were there have gone after APPE`);
     throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
   }
 

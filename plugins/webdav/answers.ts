@@ -41,9 +41,9 @@ export function isUnanswered(error: unknown): boolean {
   return status === 502 || status === 504;
 }
 
-/** Apache behind a proxy that has the TLS takes only what it is itself asked by: "Destination URI refers to different scheme or port (https://…) (want: http://…)". */
-export function wantsClear({ status, text }: Refused, destination: URL): boolean {
-  return status === 502 && destination.protocol === "https:" && /\(want: http:\/\//.test(text);
+/** Apache behind a proxy that has the TLS takes only the scheme that it is asked by itself: "Destination URI refers to different scheme or port (https://…) (want: http://…)". undefined: it is content. */
+export function schemeWanted({ status, text }: Refused): string | undefined {
+  return status === 502 ? /\(want: (https?:)\/\//.exec(text)?.[1] : undefined;
 }
 
 function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situation): Fault {

@@ -9,7 +9,7 @@ import { parentOf } from "../../core/paths.js";
 import type { Certificate, Clock, PluginContext } from "../../core/plugin.js";
 import { KnownDirs } from "../../core/remote.js";
 import { Turns } from "../../core/turns.js";
-import { refusal, type Refused, statusIn, statusOf, wantsClear } from "./answers.js";
+import { refusal, type Refused, schemeWanted, statusIn, statusOf } from "./answers.js";
 import { hrefOf, partsOf } from "./hrefs.js";
 import { NoMultistatus, readMultistatus, type DavResponse } from "./multistatus.js";
 import type { WebdavOptions } from "./options.js";
@@ -40,7 +40,7 @@ const fileProps = props.replace("@", "<resourcetype/><getcontentlength/><getlast
 const quotaProps = props.replace("@", "<quota-available-bytes/>");
 const principalProps = props.replace("@", "<current-user-principal/>");
 
-const inClear = (address: string): string => address.replace(/^https:/, "http:");
+const withScheme = (address: string, scheme: string): string => address.replace(/^https?:/, scheme);
 
 const advice = 'see whether another "url" or "root" is meant';
 
@@ -57,12 +57,13 @@ export class DavServer {
   readonly #root: string;
   readonly #dirs = new KnownDirs();
   #ahead: number | undefined;
-  /** Other places are named with "http:" there. */
-  #clear = false;
+  /** With which other places are named there. */
+  #scheme: string;
 
   constructor(options: WebdavOptions, { clock }: Pick<PluginContext, "clock">) {
     this.#options = options;
     this.url = new URL(options.url);
+    this.#scheme = this.url.protocol;
     this.files = this.url.pathname.replace(/\/+$/, "");
     this.#root = options.root.replace(/^\/+|\/+$/g, "");
     this.clock = clock;
@@ -113,9 +114,10 @@ export class DavServer {
   async said(question: Question, signal: AbortSignal): Promise<Refused> {
     const said = await this.#saidOnce(question, signal);
     const headers = question.headers;
-    if (typeof headers?.Destination !== "string" || !wantsClear(said, new URL(headers.Destination))) return said;
-    this.#clear = true;
-    return this.#saidOnce({ ...question, headers: { ...headers, Destination: inClear(headers.Destination) } }, signal);
+    const scheme = schemeWanted(said);
+    if (scheme === undefined || typeof headers?.Destination !== "string" || headers.Destination.startsWith(scheme)) return said;
+    this.#scheme = scheme;
+    return this.#saidOnce({ ...question, headers: { ...headers, Destination: withScheme(headers.Destination, scheme) } }, signal);
   }
 
   async #saidOnce(question: Question, signal: AbortSignal): Promise<Refused> {
@@ -357,8 +359,7 @@ export class DavServer {
 
   /** The address for a header that names another place. */
   destination(at: string): string {
-    const origin = this.#clear ? inClear(this.url.origin) : this.url.origin;
-    return `${origin}${at}`;
+    return `${withScheme(this.url.origin, this.#scheme)}${at}`;
   }
 
   close(): void {

@@ -269,6 +269,25 @@ test("a full target to which more is handed on than it takes: the first goes on 
   assert.equal(new Map(held()).get("b.bin"), before.get("b.bin"));
 });
 
+test("what a full target refuses again with the room that the last gave takes no more from others; what broke off there gives none", async (t) => {
+  const out = new FakeDevice("out", { target: { concurrency: 4 } });
+  const { bench, engine, tried, held } = await filled(t, ["a.bin", "b.bin", "c.bin", "d.bin"], 5_000_000, 4_900_000, out);
+  await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET fault = 'transient' WHERE path = 'd.bin'"));
+  out.before = (call) => {
+    if (call.startsWith("write a.bin")) throw new Fault("full", "it is too large for the quota");
+    return undefined;
+  };
+  const before = held();
+  assert.equal(before.length, 4);
+  for (let n = 0; n < 4; n++) await tried();
+  const gave = saidOf(bench, "again").filter((message) => message.includes("is taken away there"));
+  assert.deepEqual(
+    before.filter(([name, bytes]) => new Map(held()).get(name) !== bytes).map(([name]) => name),
+    ["c.bin"],
+  );
+  assert.equal(gave.length, 1, gave.join("\n"));
+});
+
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
   const out = new FakeDevice("out");
   const { bench, card, tried, again, held } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
