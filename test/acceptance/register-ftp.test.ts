@@ -147,7 +147,7 @@ test(
     await until(() => partial() !== undefined && came() > 2 ** 20, "a part of the second");
     const beganMs = performance.now();
     await at.order("revoke", id);
-    await plane.until(({ message }) => /account was taken away/.test(message), "the word why the upload ended");
+    await plane.until(({ message }) => /account, or its password, was taken away/.test(message), "the word why the upload ended");
     t.diagnostic(`told ${Math.round(performance.now() - beganMs)} ms after the order was given`);
     assert.ok(came() > 2 ** 20, "what came is kept");
     await plane.until(({ message }) => /530|Wrong user or password/.test(message), "the word that it cannot log in");
