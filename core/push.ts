@@ -22,13 +22,15 @@ import {
   costlyRefusedMsAfter,
   toldFailed,
 } from "./retry.js";
-import { joinSignals } from "./signals.js";
+import { joinSignals, withinMs } from "./signals.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
 import { giveUp, isWhole } from "./space.js";
 import { workers } from "./workers.js";
 
 const worthBytes = 4 * 2 ** 20;
+/** How long a target may take to tell what it has of a file, or to take that away, where another waits. */
+const askedMs = 60_000;
 
 export interface Push {
   readonly delivery: DeliveryRow;
@@ -104,7 +106,10 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     }
     lane.noteSuccess();
     queue.sentFrom.delete(delivery.id);
-    if (receipt !== undefined) lane.noteTaken();
+    if (receipt !== undefined) {
+      lane.noteTaken();
+      for (const [id, { target }] of queue.roomGiven) if (target === lane.name) queue.roomGiven.delete(id);
+    }
   } catch (error) {
     await settle(engine, lane, version, delivery, error, job, signal);
   } finally {
@@ -136,7 +141,8 @@ async function settle(
     ...{ from: version.source, source: version.path, to: lane.name },
   };
   // Tries without room say nothing of another fault, nor the other way round.
-  const tries = job.progress || (delivery.fault === "full") !== (facts.fault === "full") ? 0 : delivery.tries;
+  const differs = (delivery.fault === "full") !== (facts.fault === "full");
+  const tries = job.progress || (differs && !job.wasted) ? 0 : delivery.tries;
   const sourceLane = engine.lanes.get(version.source);
   // A file that may not be read, on a source that may: only that file is set aside.
   const ofFile = ofSource && isFault(cause, "denied") && sourceLane !== undefined && (await sourceLane.usable(signal));
@@ -196,6 +202,8 @@ async function settle(
         ? lane.stopped === undefined || !(known || delivery.fault === null)
         : tries === 0 && inARow <= toldFailed && !(known && facts.fault === "indoubt");
       if (ofTarget && facts.fault === "throttled") lane.notePutOff();
+      // What it holds of its source others may need now.
+      job.close();
       if (isFull) lane.noteFull();
       if (inVain && (await makeRoom(engine, lane, delivery, signal))) return;
       if (ofTarget) lane.pauseTarget(isFull ? fullMs : afterMs, reason);
@@ -246,30 +254,37 @@ async function settle(
 }
 
 /**
- * What was begun at a target that is full by now may take all room of each other, and none becomes whole. The last of them that can gives its room to the first that found none, which is tried again.
- * False where none can, or the first had no more of what it was given before: the room is somebody else's.
+ * What was begun at a target that is full by now may take all room of each other, and none becomes whole. The last of them that can gives its room to the first that found none, which is tried again; to the
+ * next, where the first had no more of what it was given before. False where none can: the room is somebody else's.
  */
 async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal: AbortSignal): Promise<boolean> {
   const { queue, journal } = engine;
   const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
   if (lane.device.target?.features.resume !== true || others) return false;
   const begun = queue.begunAt(lane.name);
-  const at = begun.findIndex(({ state, fault }) => state === "ready" && fault === "full");
-  const first = begun[at];
-  const giving = begun.slice(at + 1).filter(({ id }) => !queue.givesNone.has(id));
-  if (first === undefined || giving.length === 0) return false;
-  const held = await begunAs(engine, lane, first, signal, (job) => job.heldThere()).catch(() => undefined);
-  if (held === undefined || held <= (queue.roomGiven.get(first.id) ?? -1)) return false;
-  for (const last of giving.reverse()) {
-    const gave = await gaveRoom(engine, lane, last, first, failed.tries === 0, signal);
-    if (gave === undefined) return false;
-    if (!gave) continue;
-    queue.roomGiven.set(first.id, held);
-    // What became of earlier bytes of either says nothing of what the target keeps.
-    queue.sentFrom.delete(last.id);
-    queue.sentFrom.delete(first.id);
-    await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
-    return true;
+  for (const [at, first] of begun.entries()) {
+    if (first.state !== "ready" || first.fault !== "full") continue;
+    const giving = begun.slice(at + 1).filter(({ id }) => !queue.givesNone.has(id));
+    if (giving.length === 0) return false;
+    // Some say where they are asked already that they have no room for it.
+    const held = await begunAs(engine, lane, first, signal, (job) => job.heldThere()).catch((error: unknown) =>
+      isFault(error, "full") ? 0 : undefined,
+    );
+    if (held === undefined) return false;
+    if (held <= (queue.roomGiven.get(first.id)?.held ?? -1)) continue;
+    for (const last of giving.reverse()) {
+      const gave = await gaveRoom(engine, lane, last, first, failed.tries === 0, signal);
+      if (gave === undefined) return false;
+      if (!gave) continue;
+      queue.roomGiven.set(first.id, { target: lane.name, held });
+      queue.roomGiven.delete(last.id);
+      // What became of earlier bytes of either says nothing of what the target keeps.
+      queue.sentFrom.delete(last.id);
+      queue.sentFrom.delete(first.id);
+      await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
+      return true;
+    }
+    return false;
   }
   return false;
 }
@@ -315,7 +330,7 @@ async function gaveRoom(
   }
 }
 
-/** What was begun there, asked as by its own push. */
+/** What was begun there, asked as by its own push: what reads its source for that may have to wait for it. */
 async function begunAs<T>(
   engine: Engine,
   lane: Lane,
@@ -326,12 +341,14 @@ async function begunAs<T>(
   const version = engine.queue.version(row.version);
   const { target } = lane.device;
   if (version === undefined || target === undefined) throw new Error(`nothing is known of ${row.path}`);
-  const job = new PushJob(engine, lane, target, version, { delivery: row }, signal);
-  try {
-    return await work(job);
-  } finally {
-    job.close();
-  }
+  return withinMs(askedMs, [signal], async (within) => {
+    const job = new PushJob(engine, lane, target, version, { delivery: row }, within);
+    try {
+      return await work(job);
+    } finally {
+      job.close();
+    }
+  });
 }
 
 /** The source's file is gone or another, and there is no copy here: this version will never be whole. */

@@ -61,8 +61,8 @@ export class Queue {
   readonly outgrown = new Set<string>();
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
-  /** How much of a delivery a full target had when others last gave it their room there: until it has more it gets none. */
-  readonly roomGiven = new Map<string, number>();
+  /** How much of a delivery a full target had when another last gave it its room there: until it has more, or the target took a file, it gets none. */
+  readonly roomGiven = new Map<string, { readonly target: string; readonly held: number }>();
   /** Deliveries that can give no room where they were begun, as they have nothing there or all of it; until they are tried again. */
   readonly givesNone = new Set<string>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
@@ -395,14 +395,14 @@ export class Queue {
   }
 
   /**
-   * What was begun at a target and found no room there, or gave way, best first; what cannot go on now comes last. Not what may have its name already, or is a single shot; nor what broke off: that
-   * goes on by itself.
+   * What was begun at a target, and goes on there only with room or at another time, best first; what cannot go on now comes last. Not what may have its name already, or is a single shot; nor what broke
+   * off: that goes on by itself.
    */
   begunAt(target: string): DeliveryRow[] {
     return (["ready", "wanting"] as const)
       .flatMap((state) =>
         this.journal.all<DeliveryRow>(
-          `SELECT * FROM deliveries WHERE target = ? AND state = '${state}' AND begun > 0 AND (fault IS NULL OR fault = 'full') ${bestFirst}`,
+          `SELECT * FROM deliveries WHERE target = ? AND state = '${state}' AND begun > 0 AND (state = 'wanting' OR fault IS NULL OR fault IN ('full', 'held', 'denied')) ${bestFirst}`,
           target,
         ),
       )

@@ -144,8 +144,7 @@ export class FtpTarget implements Target {
     const now = await connection.size(partial);
     if (now === upload.size) return;
     // Pure-FTPd with "NoTruncate" (-0) puts what is appended in the place of what was there.
-    if (now === wanted && now !== offset)
-      return await this.#wholeFromNow(connection, partial, `${offset} bytes that were there have gone after APPE`);
+    if (now === wanted) return await this.#wholeFromNow(connection, partial, `${offset} bytes that were there have gone after APPE`);
     throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
   }
 

@@ -288,6 +288,31 @@ test("what a full target refuses again with the room that the last gave takes no
   assert.equal(gave.length, 1, gave.join("\n"));
 });
 
+test("where the first at a full target makes nothing of the room that it is given, the next gets it, and is whole", async (t) => {
+  const out = new FakeDevice("out", { target: { concurrency: 4 } });
+  const { bench, lane, engine, isFull, again } = await filled(t, ["a.bin", "b.bin", "c.bin", "d.bin"], 5_000_000, 8_000_000, out);
+  out.before = (call) => {
+    if (call.startsWith("write a.bin")) throw new Fault("full", "it is too large for the quota");
+    return undefined;
+  };
+  // The first has its turn, then the others.
+  const due = (which: string) =>
+    engine.journal.apply(() =>
+      engine.journal.run(`UPDATE deliveries SET not_before = CASE WHEN ${which} THEN 0 ELSE 1e15 END WHERE state = 'ready'`),
+    );
+  for (let n = 0; n < 12 && !out.files.has("b.bin"); n++) {
+    await due(n % 3 === 0 ? "path = 'a.bin'" : "path <> 'a.bin'");
+    const writes = out.calls.length;
+    lane.resumeTarget();
+    await until(bench, "tried", () => out.files.has("b.bin") || (out.calls.length > writes && isFull()));
+  }
+  assert.ok(out.files.has("b.bin"));
+  out.before = () => undefined;
+  out.room = Infinity;
+  await again();
+  await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
+});
+
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
   const out = new FakeDevice("out");
   const { bench, card, tried, again, held } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
