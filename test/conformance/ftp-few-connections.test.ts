@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import type { Target } from "../../core/plugin.js";
 import { FtpRelay } from "../faults/relay.js";
 import { calm } from "./clause.js";
@@ -12,19 +12,24 @@ import { startOwn } from "./ftp-servers.js";
 import { isReceipt } from "./target-under-test.js";
 import { bytes, upload } from "./upload.js";
 
+/** Our own server, which lets in so many at once, by a relay that counts. */
+async function few(t: TestContext, most: number) {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-few-"));
+  t.after(() => fs.rm(dir, { recursive: true }));
+  const server = await startOwn({ root: dir, users: { u: { password: "p" } }, limits: { maxPerAddress: most } });
+  const relay = await FtpRelay.start(server.port ?? 0);
+  const device = ftpDevice({ port: relay.port, user: "u", password: "p", options: {} } as never);
+  t.after(async () => {
+    await device.close();
+    await relay.close();
+    await server.close();
+  });
+  return { dir, relay, target: device.target as Target };
+}
+
 for (const most of [1, 2])
   test(`a server that lets in ${most}: large and small files arrive`, async (t) => {
-    const dir = await fs.mkdtemp(join(tmpdir(), "filesync-few-"));
-    t.after(() => fs.rm(dir, { recursive: true }));
-    const server = await startOwn({ root: dir, users: { u: { password: "p" } }, limits: { maxPerAddress: most } });
-    const relay = await FtpRelay.start(server.port ?? 0);
-    const device = ftpDevice({ port: relay.port, user: "u", password: "p", options: {} } as never);
-    t.after(async () => {
-      await device.close();
-      await relay.close();
-      await server.close();
-    });
-    const target = device.target as Target;
+    const { dir, relay, target } = await few(t, most);
     const send = async (name: string, content: Buffer) => {
       const it = upload(name, content);
       await target.write(it, await target.offset(it, calm()), calm(), () => undefined);
@@ -41,17 +46,7 @@ for (const most of [1, 2])
   });
 
 test("a server that lets in one, and is asked for more before that one is in: all arrives", async (t) => {
-  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-few-"));
-  t.after(() => fs.rm(dir, { recursive: true }));
-  const server = await startOwn({ root: dir, users: { u: { password: "p" } }, limits: { maxPerAddress: 1 } });
-  const relay = await FtpRelay.start(server.port ?? 0);
-  const device = ftpDevice({ port: relay.port, user: "u", password: "p", options: {} } as never);
-  t.after(async () => {
-    await device.close();
-    await relay.close();
-    await server.close();
-  });
-  const target = device.target as Target;
+  const { target } = await few(t, 1);
   await Promise.all(
     [20_000_000, 2000, 2001, 2002, 2003].map(async (size) => {
       const it = upload(`${size}.bin`, bytes(size, 1));

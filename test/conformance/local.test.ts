@@ -5,7 +5,7 @@ import { promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { after, test } from "node:test";
+import { after, test, type TestContext } from "node:test";
 import type { Device } from "../../core/plugin.js";
 import { filter, firstValueFrom } from "../../core/rxjs.js";
 import { noName } from "../../plugins/local/place.js";
@@ -272,14 +272,22 @@ async function endProgram(dir: string): Promise<void> {
   );
 }
 
-test("once the program that is a file system has ended, what is on it is away, and what was being read ends alone", async (t) => {
+/** A device on a file system that is a program; undefined: there is none here, and the test is skipped. */
+async function byProgram(t: TestContext): Promise<{ readonly dir: string; readonly device: Device } | undefined> {
   const { dir, skip } = await medium("ended", mountExfat);
   if (skip !== false) {
     t.skip(skip);
-    return;
+    return undefined;
   }
   const device = deviceAt(dir);
   t.after(() => device.close());
+  return { dir, device };
+}
+
+test("once the program that is a file system has ended, what is on it is away, and what was being read ends alone", async (t) => {
+  const served = await byProgram(t);
+  if (served === undefined) return;
+  const { dir, device } = served;
   for (const name of ["a", "b"]) await fs.writeFile(join(dir, name), bytes(4_000_000));
   const source = device.source ?? assert.fail();
   const reading = (path: string) =>
@@ -292,13 +300,9 @@ test("once the program that is a file system has ended, what is on it is away, a
 });
 
 test("a target whose file system was a program that ended while it was written to is away", async (t) => {
-  const { dir, skip } = await medium("ended", mountExfat);
-  if (skip !== false) {
-    t.skip(skip);
-    return;
-  }
-  const device = deviceAt(dir);
-  t.after(() => device.close());
+  const served = await byProgram(t);
+  if (served === undefined) return;
+  const { dir, device } = served;
   const content = bytes(200_000);
   async function* cut() {
     yield content.subarray(0, 100_000);
