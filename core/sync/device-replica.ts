@@ -464,6 +464,7 @@ export class DeviceReplica implements Replica {
       .turns()
       .run(signal, () => this.#publish(staging, digest, expectDevice(from), entry, signal), staging.size);
     this.#wholes.delete(staging.id);
+    this.#refusals.forget(staging.id);
     return published;
   }
 
