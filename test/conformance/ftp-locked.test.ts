@@ -45,7 +45,7 @@ async function withDead(
     assert.match(await dead.ask(`STOR ${it.partialPath}`), /^150/);
     if (held > 0) transfer.write(content.subarray(0, held));
     await until("what was sent to be there", async () => (await offset()) === held);
-    const write = async () => target.write(it, await offset(), calm(), () => undefined);
+    const write = () => onceReached(async () => target.write(it, await target.offset(it, calm()), calm(), () => undefined));
     const end = async () => {
       transfer.destroy();
       assert.match(await dead.answer(), /^226/);
@@ -69,7 +69,7 @@ for (const [held, knownPace] of [
     { skip: vsftpd.skip ?? false },
     () =>
       withDead(held, async ({ target, it, offset, dir, relay, write, end }) => {
-        if (knownPace) await target.write(upload("b.bin", content), 0, calm(), () => undefined);
+        if (knownPace) await onceReached(() => target.write(upload("b.bin", content), 0, calm(), () => undefined));
         const before = relay.uploadedBytes;
         assert.match(await expectFault(write(), "transient"), /it is sent from its first byte$/);
         assert.equal(await offset(), 0);
@@ -90,7 +90,7 @@ for (const [held, knownPace] of [
     { skip: vsftpd.skip ?? false },
     () =>
       withDead(held, async ({ target, it, dir, relay, write, end }) => {
-        if (knownPace) await target.write(upload("b.bin", content), 0, calm(), () => undefined);
+        if (knownPace) await onceReached(() => target.write(upload("b.bin", content), 0, calm(), () => undefined));
         const before = relay.uploadedBytes;
         for (let n = 0; n < tries; n++) assert.match(await expectFault(write(), "transient"), /may still hold it there$/);
         await end();
