@@ -20,6 +20,7 @@ import {
   reasonOf,
   refusedMsAfter,
   costlyRefusedMsAfter,
+  madeWayMsAfter,
   toldFailed,
 } from "./retry.js";
 import { joinSignals, withinMs } from "./signals.js";
@@ -31,6 +32,8 @@ import { workers } from "./workers.js";
 const worthBytes = 4 * 2 ** 20;
 /** How long a target may take to tell what it has of a file, or to take that away, where another waits. */
 const askedMs = 60_000;
+/** So often a smaller file is tried in vain before a larger one makes way: somebody may make room meanwhile. */
+const triesForSmaller = 3;
 
 export interface Push {
   readonly delivery: DeliveryRow;
@@ -107,6 +110,8 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     lane.noteSuccess();
     queue.sentFrom.delete(delivery.id);
     if (receipt !== undefined) {
+      // Somebody made room.
+      if (lane.isTight) await engine.journal.apply(() => queue.fitsNow(lane.name, delivery.size));
       lane.noteTaken();
       for (const [id, { target }] of queue.roomGiven) if (target === lane.name) queue.roomGiven.delete(id);
     }
@@ -253,52 +258,81 @@ async function settle(
   }
 }
 
-/**
- * What was begun at a target that is full by now may take all room of each other, and none becomes whole. The last of them that can gives its room to the first that found none, which is tried again; to the
- * next, where the first had no more of what it was given before. False where none can: the room is somebody else's.
- */
+/** Makes room at a full target, by what others hold there, and sees to it that who gets that is tried next. False where none can: the room is somebody else's. */
 async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal: AbortSignal): Promise<boolean> {
-  const { queue, journal } = engine;
+  const { queue } = engine;
   const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
   if (lane.device.target?.features.resume !== true || others) return false;
   const begun = queue.begunAt(lane.name);
+  const made = await roomForFirst(engine, lane, begun, failed, signal);
+  return made ?? (await roomForSmaller(engine, lane, begun, failed, signal));
+}
+
+/**
+ * What was begun there may take all room of each other, and none becomes whole. The last of them that can gives its room to the first that found none; to the next, where the first had no more of what it was
+ * given before. Undefined where nobody has any to give; false where the target cannot be asked now.
+ */
+async function roomForFirst(
+  engine: Engine,
+  lane: Lane,
+  begun: readonly DeliveryRow[],
+  failed: DeliveryRow,
+  signal: AbortSignal,
+): Promise<boolean | undefined> {
+  const { queue } = engine;
   for (const [at, first] of begun.entries()) {
     if (first.state !== "ready" || first.fault !== "full") continue;
     const giving = begun.slice(at + 1).filter(({ id }) => !queue.givesNone.has(id));
-    if (giving.length === 0) return false;
-    // Some say where they are asked already that they have no room for it.
-    const held = await begunAs(engine, lane, first, signal, (job) => job.heldThere()).catch((error: unknown) =>
-      isFault(error, "full") ? 0 : undefined,
-    );
+    if (giving.length === 0) return undefined;
+    const held = await heldOf(engine, lane, first, signal);
     if (held === undefined) return false;
     if (held <= (queue.roomGiven.get(first.id)?.held ?? -1)) continue;
     for (const last of giving.reverse()) {
-      const gave = await gaveRoom(engine, lane, last, first, failed.tries === 0, signal);
+      const gave = await gaveRoom(engine, lane, last, first, { waits: false, isNews: failed.tries === 0 }, signal);
       if (gave === undefined) return false;
       if (!gave) continue;
       queue.roomGiven.set(first.id, { target: lane.name, held });
-      queue.roomGiven.delete(last.id);
-      // What became of earlier bytes of either says nothing of what the target keeps.
-      queue.sentFrom.delete(last.id);
-      queue.sentFrom.delete(first.id);
-      await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
       return true;
     }
-    return false;
+    return undefined;
+  }
+  return undefined;
+}
+
+/** What is alone in holding room has none for the rest of it, and keeps smaller ones from going: it gives them that. */
+async function roomForSmaller(
+  engine: Engine,
+  lane: Lane,
+  begun: readonly DeliveryRow[],
+  failed: DeliveryRow,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (failed.tries < triesForSmaller) return false;
+  for (const large of begun.toReversed()) {
+    if (large.id === failed.id || large.state !== "ready" || large.fault !== "full" || large.size <= failed.size) continue;
+    const held = await heldOf(engine, lane, large, signal);
+    if (held === undefined) return false;
+    if (held < failed.size) continue;
+    return (await gaveRoom(engine, lane, large, failed, { waits: true, isNews: false }, signal)) === true;
   }
   return false;
 }
 
-/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. */
+/** How much of it the target has; undefined where that cannot be asked now. Some say where they are asked already that they have no room for it. */
+function heldOf(engine: Engine, lane: Lane, row: DeliveryRow, signal: AbortSignal): Promise<number | undefined> {
+  return begunAs(engine, lane, row, signal, (job) => job.heldThere()).catch((error: unknown) => (isFault(error, "full") ? 0 : undefined));
+}
+
+/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. What gave it a second time is tried ever more seldom, `waits`: the first time, too. */
 async function gaveRoom(
   engine: Engine,
   lane: Lane,
   last: DeliveryRow,
   first: DeliveryRow,
-  isNews: boolean,
+  { waits, isNews }: { readonly waits: boolean; readonly isNews: boolean },
   signal: AbortSignal,
 ): Promise<boolean | undefined> {
-  const { queue, journal, events } = engine;
+  const { queue, journal, events, clock } = engine;
   const taken = await journal.apply(() =>
     journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = ?", last.id, last.state),
   );
@@ -310,6 +344,7 @@ async function gaveRoom(
   };
   const what = `${version === undefined ? last.path : nameOf(version)} → ${lane.name}: what was sent of it`;
   let isOfSource = false;
+  let dueMs = 0;
   try {
     const gave = await begunAs(engine, lane, last, signal, (job) =>
       job.giveRoom().catch((error: unknown) => {
@@ -317,16 +352,29 @@ async function gaveRoom(
         throw error;
       }),
     );
-    if (gave) events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}`, facts);
-    else queue.givesNone.add(last.id);
-    return gave;
+    if (!gave) {
+      queue.givesNone.add(last.id);
+      return false;
+    }
+    const times = queue.madeWay.get(last.id)?.times ?? 0;
+    const afterMs = madeWayMsAfter(waits ? times + 1 : times);
+    const again = afterMs === 0 ? "" : `; again in ${Math.ceil(afterMs / 60_000)} min`;
+    events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}${again}`, facts);
+    dueMs = clock.monotonicMs() + afterMs;
+    queue.madeWay.set(last.id, { target: lane.name, times: times + 1, epoch: lane.state.epoch });
+    queue.roomGiven.delete(last.id);
+    // What became of earlier bytes of either says nothing of what the target keeps.
+    queue.sentFrom.delete(last.id);
+    queue.sentFrom.delete(first.id);
+    await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
+    return true;
   } catch (error) {
     const refused = isFault(error, "denied", "rejected");
     const level = isNews && refused && !isOfSource ? "warn" : "debug";
     events.say(level, "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
     return refused || isOfSource ? false : undefined;
   } finally {
-    await queue.release(last.id, 0);
+    await queue.release(last.id, dueMs);
   }
 }
 

@@ -63,6 +63,8 @@ export class Queue {
   readonly sentFrom = new Map<string, number>();
   /** How much of a delivery a full target had when another last gave it its room there: until it has more, or the target took a file, it gets none. */
   readonly roomGiven = new Map<string, { readonly target: string; readonly held: number }>();
+  /** How often what was sent of a delivery to a full target made way there, and at which attachment it did last. */
+  readonly madeWay = new Map<string, { readonly target: string; readonly times: number; readonly epoch: string | undefined }>();
   /** Deliveries that can give no room where they were begun, as they have nothing there or all of it; until they are tried again. */
   readonly givesNone = new Set<string>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
@@ -412,6 +414,16 @@ export class Queue {
       });
   }
 
+  /** Inside `apply`. A full target took a file of that size: what is no larger is due there. */
+  fitsNow(target: string, size: number): void {
+    // The words of the index `deliveries_due`, so that it is used.
+    this.journal.run(
+      "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND target = ? AND fault = 'full' AND size <= ?",
+      target,
+      size,
+    );
+  }
+
   /** How many wait for their turn at a target; more than 60 count as so many. */
   readyFor(target: string): number {
     const some = "SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' LIMIT 60";
@@ -611,12 +623,16 @@ export class Queue {
     );
   }
 
-  /** Inside `apply`. Whatever waits for or from this device is due now (a presence edge), but for what it refused as a target where `refused` stays; what an unknown error parked is tried again. */
-  dueNow(device: string, { refused = "due" }: { readonly refused?: "due" | "stays" } = {}): void {
+  /**
+   * Inside `apply`. Whatever waits for or from this device is due now (a presence edge), but for what it refused as a target where `refused` stays, and what made way there, if it is the same by its `epoch`; what an unknown error parked is tried again.
+   */
+  dueNow(device: string, { refused = "due", epoch }: { readonly refused?: "due" | "stays"; readonly epoch?: string } = {}): void {
+    const large = [...this.madeWay].filter(([, it]) => it.target === device && it.epoch === epoch).map(([id]) => id);
     const but = refused === "due" ? "" : "AND NOT (target = ?1 AND fault IS 'denied')";
     this.journal.run(
-      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but}`,
+      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (${large.map((_, n) => `?${n + 2}`).join(", ")})`,
       device,
+      ...large,
     );
     const unparked = this.journal.run(
       `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked'
@@ -648,7 +664,7 @@ export class Queue {
 
   /** What ended in another way than by a receipt, as one that was superseded while it waited, is not kept in mind for ever. */
   forgetEnded(): void {
-    for (const known of [this.sentFrom, this.roomGiven, this.givesNone])
+    for (const known of [this.sentFrom, this.roomGiven, this.madeWay, this.givesNone])
       for (const id of known.keys())
         if (this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state NOT IN ('done', 'dropped')", id) === undefined)
           known.delete(id);

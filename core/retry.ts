@@ -39,6 +39,7 @@ export const fullMs = 10_000;
 const refusedMs = 60_000;
 const refusedCapMs = 600_000;
 const costlyRefusedCapMs = 3_600_000;
+const madeWayCapMs = 6 * 3_600_000;
 
 /** `random`: 0 ≤ x < 1; full jitter over the upper half, so that the least wait still grows. */
 export function backoffMs(tries: number, upMs: number, random: number): number {
@@ -60,6 +61,11 @@ export function fullMsAfter(tries: number, waiting: number): number {
 /** The same of what costs the whole file each time, as a single shot does. It begins beyond the time for which a target that denied something is left alone: another file goes first. */
 export function costlyRefusedMsAfter(tries: number): number {
   return Math.min(costlyRefusedCapMs, 2 * refusedMs * 2 ** Math.min(tries, 10));
+}
+
+/** Again, when what was sent of it to a full target made way there, so many `times` before: at once, then ever more seldom, as all that has room goes again. */
+export function madeWayMsAfter(times: number): number {
+  return times === 0 ? 0 : Math.min(madeWayCapMs, refusedCapMs * 4 ** Math.min(times - 1, 10));
 }
 
 export function actionFor(error: unknown, tried: Tried, random: number): Action {

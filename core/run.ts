@@ -214,7 +214,9 @@ export class Run {
       const refused = met && lane.device.target?.features.singleShot === true ? "stays" : "due";
       met = true;
       engine.queue.releaseNow(lane.name);
-      this.#crew.keep(engine.journal.apply(() => engine.queue.dueNow(lane.name, { refused })).then(() => engine.work$.next()));
+      this.#crew.keep(
+        engine.journal.apply(() => engine.queue.dueNow(lane.name, { refused, epoch: lane.state.epoch })).then(() => engine.work$.next()),
+      );
     });
     watchGate(engine, lane, (work) => this.#crew.keep(work));
     if (lane.device.source !== undefined) {

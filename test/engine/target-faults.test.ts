@@ -175,10 +175,10 @@ async function filled(t: TestContext, names: readonly string[], bytes: number, r
   await until(bench, "it is full", () => writes() >= names.length && isFull());
   const rowOf = (path: string) =>
     engine.journal.get<DeliveryRow>("SELECT * FROM deliveries WHERE path = ?", path) ?? assert.fail(`no ${path}`);
-  /** All is due, and its pause is over. */
+  /** As when it is back: all is due, but for what is too large; and its pause is over. */
   const again = async () => {
     await engine.journal.apply(() => {
-      engine.queue.dueNow("out");
+      engine.queue.dueNow("out", { epoch: lane.state.epoch });
     });
     lane.resumeTarget();
   };
@@ -188,9 +188,17 @@ async function filled(t: TestContext, names: readonly string[], bytes: number, r
     await again();
     await until(bench, "tried", () => writes() > before && isFull());
   };
+  /** It alone is due, until it is there or the target is full. */
+  const turnOf = async (path: string) => {
+    const calls = out.calls.length;
+    const sql = "UPDATE deliveries SET not_before = CASE path WHEN ? THEN 0 ELSE MAX(not_before, ?) END";
+    await engine.journal.apply(() => engine.journal.run(sql, path, engine.clock.monotonicMs() + 60_000));
+    lane.resumeTarget();
+    await until(bench, `tried: ${path}`, () => out.files.has(path) || (out.calls.length > calls && isFull()));
+  };
   /** Its partials, without what core adds to their names. */
   const held = () => [...out.partials].map(([name, { length }]) => [name.slice(1, 6), length] as const).filter(([, length]) => length > 0);
-  return { bench, card, lane, engine, isFull, rowOf, again, tried, held };
+  return { bench, card, lane, engine, isFull, rowOf, again, tried, turnOf, held };
 }
 
 test("what is given up at a target that is full is taken away there before anything is tried: it holds the room", async (t) => {
@@ -311,6 +319,57 @@ test("where the first at a full target makes nothing of the room that it is give
   out.room = Infinity;
   await again();
   await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
+});
+
+test("what is larger than what a full target has keeps no smaller one from going: it makes way, and is tried ever more seldom", async (t) => {
+  const out = new FakeDevice("out");
+  const { bench, card, lane, engine, rowOf, again, tried, turnOf, held } = await filled(t, ["a.bin"], 8_000_000, 5_000_000, out);
+  const waitsMin = () => (rowOf("a.bin").not_before - engine.clock.monotonicMs()) / 60_000;
+  const arrives = async (name: string, bytes: number) => {
+    card.put(name, randomBytes(bytes), t0 - 5000);
+    card.changes$.next();
+    await until(bench, "found", () => engine.journal.get("SELECT 1 FROM deliveries WHERE path = ?", name) !== undefined);
+    for (let n = 0; n < 9 && !out.files.has(name); n++) await turnOf(name);
+    assert.ok(out.files.has(name));
+  };
+  await arrives("b.bin", 1_000_000);
+  assert.deepEqual(held(), []);
+  assert.ok(waitsMin() > 9 && waitsMin() <= 10, `${waitsMin()}`);
+  await again();
+  assert.ok(waitsMin() > 9, "it is due as the target is back");
+  await engine.journal.apply(() => {
+    engine.queue.retry([rowOf("a.bin").id]);
+  });
+  await tried();
+  assert.deepEqual(held(), [["a.bin", 4_000_000]]);
+  await arrives("c.bin", 1_000_000);
+  assert.ok(waitsMin() > 39 && waitsMin() <= 40, `${waitsMin()}`);
+  // Another disk.
+  out.room = Infinity;
+  await engine.journal.apply(() => {
+    engine.queue.dueNow("out", { epoch: "2" });
+  });
+  lane.resumeTarget();
+  await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
+});
+
+test("once somebody made room at a full target, what is no larger than what it took goes at once", async (t) => {
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  const { bench, card, engine, lane, rowOf, turnOf } = await filled(t, ["a.bin"], 2_000_000, 0, out);
+  const others = { "b.bin": 2_000_000, "c.bin": 1_000_000, "d.bin": 3_000_000 };
+  for (const [name, size] of Object.entries(others)) card.put(name, randomBytes(size), t0 - 5000);
+  card.changes$.next();
+  await until(bench, "found", () => bench.states("out").filter((state) => state === "ready").length === 4);
+  for (const name of Object.keys(others)) await turnOf(name);
+  await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = CASE path WHEN 'b.bin' THEN 0 ELSE 1e15 END"));
+  out.room = Infinity;
+  lane.resumeTarget();
+  await until(
+    bench,
+    "what fits",
+    () => ["a.bin", "b.bin", "c.bin"].every((name) => out.files.has(name)) && engine.queue.pushing.size === 0,
+  );
+  assert.deepEqual([rowOf("d.bin").state, rowOf("d.bin").not_before], ["ready", 1e15]);
 });
 
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
