@@ -627,12 +627,12 @@ export class Queue {
    * Inside `apply`. Whatever waits for or from this device is due now (a presence edge), but for what it refused as a target where `refused` stays, and what made way there, if it is the same by its `epoch`; what an unknown error parked is tried again.
    */
   dueNow(device: string, { refused = "due", epoch }: { readonly refused?: "due" | "stays"; readonly epoch?: string } = {}): void {
-    const large = [...this.madeWay].filter(([, it]) => it.target === device && it.epoch === epoch).map(([id]) => id);
+    const gaveWay = [...this.madeWay].filter(([, it]) => it.target === device && it.epoch === epoch).map(([id]) => id);
     const but = refused === "due" ? "" : "AND NOT (target = ?1 AND fault IS 'denied')";
     this.journal.run(
-      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (${large.map((_, n) => `?${n + 2}`).join(", ")})`,
+      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (${gaveWay.map((_, n) => `?${n + 2}`).join(", ")})`,
       device,
-      ...large,
+      ...gaveWay,
     );
     const unparked = this.journal.run(
       `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked'
