@@ -318,9 +318,9 @@ export class Queue {
     if (this.journal.run(sql, version) > 0) this.bytesStop(version);
   }
 
-  /** The best delivery that is ready for a target; not yet claimed. */
-  best(target: string): DeliveryRow | undefined {
-    return this.bestOf(target, 1)[0];
+  /** The best delivery that is ready for a target; not yet claimed, nor one whose last push has not ended. */
+  best(target: string, which: { readonly refused?: boolean } = {}): DeliveryRow | undefined {
+    return this.bestOf(target, this.pushing.size + 1, which).find(({ id }) => !this.pushing.has(id));
   }
 
   /** The best deliveries that are ready for a target, best first; of those, without `refused`, which it did not deny before. */
@@ -384,7 +384,7 @@ export class Queue {
     for (;;) {
       const left = discardsFirst ? this.#toDiscard(target) : undefined;
       if (left !== undefined) return left;
-      const row = (refusedLast ? this.bestOf(target, 1, { refused: false })[0] : undefined) ?? this.best(target);
+      const row = (refusedLast ? this.best(target, { refused: false }) : undefined) ?? this.best(target);
       if (row === undefined) return this.#toDiscard(target);
       if (!may(row)) return "full";
       // It may have been taken while a checkpoint of the journal was waited for.

@@ -372,6 +372,34 @@ test("once somebody made room at a full target, what is no larger than what it t
   assert.deepEqual([rowOf("d.bin").state, rowOf("d.bin").not_before], ["ready", 1e15]);
 });
 
+test("what makes room for itself at a full target is not sent beside that, though the target attaches anew meanwhile and it is due: others go", async (t) => {
+  const out = new FakeDevice("out");
+  const { bench, card, again } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  const met = new Promise<void>((resolve) => {
+    out.before = (call) => {
+      if (call !== "discard b.bin") return undefined;
+      resolve();
+      return gate;
+    };
+  });
+  await again();
+  await met;
+  out.room = Infinity;
+  const before = out.calls.length;
+  out.attach(true);
+  card.put("c.bin", "small", t0 - 5000);
+  card.changes$.next();
+  await until(bench, "another", () => out.files.has("c.bin"));
+  assert.deepEqual(
+    out.calls.slice(before).filter((call) => /^\w+ a\.bin/.test(call)),
+    [],
+  );
+  go();
+  await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
+});
+
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
   const out = new FakeDevice("out");
   const { bench, card, tried, again, held } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
