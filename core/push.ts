@@ -366,7 +366,11 @@ async function gaveRoom(
     // What became of earlier bytes of either says nothing of what the target keeps.
     queue.sentFrom.delete(last.id);
     queue.sentFrom.delete(first.id);
-    await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
+    await journal.apply(() => {
+      // It had no name there: what has that when it begins anew is somebody else's.
+      queue.setMarks(last.id, { ...queue.marksOf(last.id), restart: true });
+      journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id);
+    });
     return true;
   } catch (error) {
     const refused = isFault(error, "denied", "rejected");

@@ -400,6 +400,26 @@ test("what makes room for itself at a full target is not sent beside that, thoug
   await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
 });
 
+test("what gave its room at a full target had no name there: what somebody else puts under that by then is theirs, and not replaced once the file grows", async (t) => {
+  const out = new FakeDevice("out");
+  const { bench, card, again, rowOf } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
+  const { bytes } = card.files.get("b.bin") ?? assert.fail();
+  out.before = (call) => {
+    if (call !== "discard b.bin") return undefined;
+    out.before = () => undefined;
+    out.put("b.bin", bytes);
+    out.room = Infinity;
+    return undefined;
+  };
+  await again();
+  await until(bench, "both", () => bench.states("out").every((state) => state === "done"));
+  assert.equal((JSON.parse(rowOf("b.bin").receipt ?? "{}") as StoredReceipt).found, true);
+  card.put("b.bin", Buffer.concat([bytes, randomBytes(1000)]), t0 + 1000);
+  card.changes$.next();
+  await until(bench, "the longer one", () => bench.states("out").join() === "done,done,done");
+  assert.ok(out.files.get("b.bin")?.bytes.equals(bytes));
+});
+
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
   const out = new FakeDevice("out");
   const { bench, card, tried, again, held } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
