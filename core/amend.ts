@@ -91,7 +91,7 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
     );
   }
   const routes = [...engine.syncs.values()].filter(({ here, there }) => what === undefined || [here.name, there.name].includes(what));
-  for (const route of routes) route.hint();
+  for (const route of routes) route.retry();
   engine.work$.next();
   return { ...done.said, devices, looks: routes.map(({ title }) => title) };
 }

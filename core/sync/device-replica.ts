@@ -104,7 +104,7 @@ export class DeviceReplica implements Replica {
       throw new Fault("config", `${given.lane.name} cannot be kept the same as another: its files can not be listed, written and moved`);
     this.#source = source;
     this.#clock = new SideClock(source, given.engine.clock);
-    this.#refusals = new Refusals(given.engine.clock);
+    this.#refusals = new Refusals(given.engine.clock, () => given.lane.state.epoch);
     this.own = new OwnDir({
       device: given.lane.name,
       tree: () => this.#tree,
@@ -293,6 +293,11 @@ export class DeviceReplica implements Replica {
     ]);
     const stuck = (await this.#held?.tidy(own.keys(), signal)) ?? new Map<string, Fault>();
     return new Map([...stuck].map(([at, error]) => [own.get(at) ?? this.#below(at) ?? at, error]));
+  }
+
+  /** A person says that what was refused may be taken by now. */
+  retry(): void {
+    this.#refusals.forgetAll();
   }
 
   /** Others get their turn. */

@@ -6,7 +6,7 @@ import { Refusals } from "./refusals.js";
 
 test("what was refused is refused with the same words until its time has come, ever later, a day at most; what is forgotten is not", () => {
   let ms = 5000;
-  const refusals = new Refusals({ monotonicMs: () => ms });
+  const refusals = new Refusals({ monotonicMs: () => ms }, () => undefined);
   refusals.expectNone("a");
   const waits: number[] = [];
   for (let n = 0; n < 10; n++) {
@@ -28,5 +28,18 @@ test("what was refused is refused with the same words until its time has come, e
   assert.deepEqual(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 1440, 1440]);
   refusals.note("a", new Fault("rejected", "it is too large"));
   refusals.forget("a");
+  refusals.expectNone("a");
+});
+
+test("what was refused is tried at once on another medium, or when a person says so", () => {
+  let epoch = "a FAT card";
+  const refusals = new Refusals({ monotonicMs: () => 5000 }, () => epoch);
+  refusals.note("a", new Fault("rejected", "it is too large"));
+  assert.throws(() => refusals.expectNone("a"), /it is too large/);
+  epoch = "another card";
+  refusals.expectNone("a");
+  refusals.note("a", new Fault("rejected", "it is too large"));
+  assert.throws(() => refusals.expectNone("a"), /it is too large/);
+  refusals.forgetAll();
   refusals.expectNone("a");
 });

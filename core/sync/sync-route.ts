@@ -182,6 +182,12 @@ export class SyncRoute {
     this.#looks.hint();
   }
 
+  /** A person says that it is time: also what was refused is tried. */
+  retry(): void {
+    for (const side of bothSides) this.#replicas[side].retry();
+    this.#looks.hint();
+  }
+
   /** Whether anything more can be done now: `--once` waits for that. */
   isBusy(upMs: number): boolean {
     if (this.state === "stopped" || this.state === "refused") return false;

@@ -9,7 +9,7 @@ import { test } from "node:test";
 import { until } from "../conformance/clause.js";
 import { mountExfat, unmount } from "../small-disk.js";
 import { statusOf } from "../sync/shared.js";
-import { Program } from "./process.js";
+import { Program, runProgram } from "./process.js";
 import { treeOf } from "./trees.js";
 import { World } from "./world.js";
 
@@ -144,3 +144,25 @@ for (const mode of ["mirror", "two-way"] as const)
       assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
     },
   );
+
+test(
+  "what was too large for the other side of a mirror is sent there at once when a person says that it is tried again",
+  { skip: limited ? false : "prlimit is missing" },
+  async (t) => {
+    const world = new World(t);
+    world.file("in/large.bin", Buffer.alloc(24_000_000, 1));
+    world.mkdir("out");
+    const config = world.config({
+      devices: { in: { type: "local", dir: "in", settle: "0s" }, out: { type: "local", dir: "out" } },
+      routes: [{ from: "in", to: ["out"], mode: "mirror" }],
+    });
+    const program = new Program(["run", "--json", "--config", config], { wrap: ["prlimit", "--fsize=20000000:unlimited"] });
+    t.after(() => program.kill());
+    await program.until(({ what }) => what === "sync-trouble", "it is told");
+    assert.equal(spawnSync("prlimit", ["--pid", String(program.pid), "--fsize=unlimited"]).status, 0);
+    assert.equal((await runProgram(["retry", "out", "--config", config])).out, "in ⇒ out: looks again now");
+    await until("that it comes", () => existsSync(world.path("out/large.bin")));
+    program.signal("SIGTERM");
+    await program.exited;
+  },
+);
