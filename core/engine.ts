@@ -62,11 +62,13 @@ export function targets(engine: Engine, takes: boolean): string[] {
   return [...engine.lanes.values()].filter((lane) => lane.device.target !== undefined && lane.takes === takes).map(({ name }) => name);
 }
 
-/** Targets that take bytes as they come, and go on where a pull that broke off left them. */
+/** Takes bytes as they come, and goes on where a pull that broke off left them. */
+export function followsPulls({ device: { target } }: Lane): boolean {
+  return target?.features.needs === "stream" && target.features.resume;
+}
+
 export function streamTargets(engine: Engine): string[] {
-  return [...engine.lanes.values()].flatMap(({ name, device: { target } }) =>
-    target?.features.needs === "stream" && target.features.resume ? [name] : [],
-  );
+  return [...engine.lanes.values()].filter(followsPulls).map(({ name }) => name);
 }
 
 /** The route that a delivery belongs to; undefined when the configuration no longer has it. */

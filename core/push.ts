@@ -5,7 +5,7 @@
  * A kill or power cut leaves a partial at the target, named after the upload: the next start asks for its size and goes on.
  */
 import { filter, merge, type Observable } from "./rxjs.js";
-import { type Engine, nameOf, routeOf } from "./engine.js";
+import { type Engine, followsPulls, nameOf, routeOf } from "./engine.js";
 import { type Fault, isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { decided, putOffHeld } from "./limits.js";
@@ -174,7 +174,7 @@ async function settle(
   if (!ofSource && !refused) lane.noteFault(isFault(cause, "indoubt") ? cause.cause : cause);
   else if (ofSource && !ofFile && !isFault(cause, "aborted") && sourceLane?.holds(version.medium) === true) sourceLane.noteFault(cause);
   const again = (afterMs: number, counted: number) =>
-    queue.release(delivery.id, clock.monotonicMs() + afterMs, { kind: facts.fault, reason, tries: counted });
+    queue.release(delivery.id, clock.monotonicMs() + afterMs, followsPulls(lane), { kind: facts.fault, reason, tries: counted });
   if (delivery.state === "discard") {
     await journal.apply(() => journal.run("UPDATE deliveries SET not_before = ? WHERE id = ?", clock.monotonicMs() + 30_000, delivery.id));
     events.say("warn", "again", `${what}: cannot discard what is left there: ${reason}; again in 30 s`, facts);
@@ -183,7 +183,7 @@ async function settle(
   switch (action.do) {
     case "nothing":
       // It waits for a pull, gives way, or the daemon stops. A little later, so that others get their turn.
-      await queue.release(delivery.id, ofSource ? clock.monotonicMs() + 1000 : 0);
+      await queue.release(delivery.id, ofSource ? clock.monotonicMs() + 1000 : 0, followsPulls(lane));
       return;
     case "wait":
       if (afterOthers) await again(costlyRefusedMsAfter(tries), tries + 1);
@@ -237,7 +237,7 @@ async function settle(
         if (isRead) journal.run("UPDATE versions SET safest = 1 WHERE id = ?", version.id);
       });
       if (isRead) await giveUp(engine, version, "lost");
-      await queue.release(delivery.id, 0, { kind: facts.fault, reason, tries });
+      await queue.release(delivery.id, 0, followsPulls(lane), { kind: facts.fault, reason, tries });
       events.say("warn", "restarted", `${what}: ${reason}; it is sent again from the first byte`, facts);
       return;
     }
@@ -378,7 +378,7 @@ async function gaveRoom(
     events.say(level, "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
     return refused || isOfSource ? false : undefined;
   } finally {
-    await queue.release(last.id, dueMs);
+    await queue.release(last.id, dueMs, followsPulls(lane));
   }
 }
 

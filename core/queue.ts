@@ -440,13 +440,13 @@ export class Queue {
       .find(({ id }) => !this.pushing.has(id));
   }
 
-  /** Gives a claim back: to be pushed where there are bytes to send, else to be pulled. Without a fault, what is known of earlier ones stays. */
-  release(id: string, notBeforeMs: number, fault?: { kind: string; reason: string; tries: number }): Promise<void> {
+  /** Gives a claim back: to be pushed where there are bytes to send, as they come where the target `follows` a pull, else to be pulled. Without a fault, what is known of earlier ones stays. */
+  release(id: string, notBeforeMs: number, follows: boolean, fault?: { kind: string; reason: string; tries: number }): Promise<void> {
     return this.journal.apply(() => {
       const row = this.delivery(id);
       const version = row === undefined ? undefined : this.version(row.version);
       if (row?.state !== "active" || version === undefined) return;
-      const bytes = canSend(version) || this.pulling.has(version.id);
+      const bytes = canSend(version) || (follows && this.pulling.has(version.id));
       this.journal.run(
         "UPDATE deliveries SET state = ?, not_before = ?, fault = ?, reason = ?, tries = ? WHERE id = ?",
         bytes ? "ready" : "wanting",

@@ -7,6 +7,7 @@ import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { Journal } from "../../core/journal.js";
 import type { DeliveryRow, StoredReceipt } from "../../core/rows.js";
+import { giveUp } from "../../core/space.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
 
@@ -155,9 +156,9 @@ test("a target that is full of what was begun at once: the last gives its room t
 });
 
 /** A target that got full while files of these names were sent to it at once; the first of them goes first. */
-async function filled(t: TestContext, names: readonly string[], bytes: number, room: number, out: FakeDevice) {
+async function filled(t: TestContext, names: readonly string[], bytes: number, room: number, out: FakeDevice, inPlace = true) {
   const bench = new Bench(t);
-  const card = new FakeDevice("card", { inPlace: true });
+  const card = new FakeDevice("card", { inPlace });
   out.room = room;
   for (const [n, name] of names.entries()) card.put(name, randomBytes(bytes), t0 - n * 1000);
   let go = (): void => undefined;
@@ -418,6 +419,30 @@ test("what gave its room at a full target had no name there: what somebody else 
   card.changes$.next();
   await until(bench, "the longer one", () => bench.states("out").join() === "done,done,done");
   assert.ok(out.files.get("b.bin")?.bytes.equals(bytes));
+});
+
+test("what gave its room at a full target that takes only what is whole here, and is being pulled anew, takes no turn there until it is", async (t) => {
+  const out = new FakeDevice("out", { target: { needs: "sealed" } });
+  const { bench, card, lane, engine, rowOf, again } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out, false);
+  lane.pauseTarget(600_000);
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  card.before = (call) => (call === "read b.bin 65536" ? gate : undefined);
+  const { version } = rowOf("b.bin");
+  assert.ok(await giveUp(engine, engine.queue.version(version) ?? assert.fail(), "waits"));
+  await engine.journal.apply(() => {
+    engine.queue.dueNow("out");
+  });
+  engine.work$.next();
+  await until(bench, "it is pulled anew", () => engine.queue.pulling.has(version));
+  card.put("c.bin", "small", t0 - 5000);
+  card.changes$.next();
+  await again();
+  await until(bench, "the others", () => out.files.size === 2);
+  assert.equal(out.calls.filter((call) => call === "discard b.bin").length, 1, "when it gave its room");
+  out.room = Infinity;
+  go();
+  await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
 });
 
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
