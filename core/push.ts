@@ -113,7 +113,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
       // Somebody made room.
       if (lane.isTight) await engine.journal.apply(() => queue.fitsNow(lane.name, delivery.size));
       lane.noteTaken();
-      for (const [id, { target }] of queue.roomGiven) if (target === lane.name) queue.roomGiven.delete(id);
+      for (const given of queue.roomGiven.values()) if (given.target === lane.name) given.mayAgain = true;
     }
   } catch (error) {
     await settle(engine, lane, version, delivery, error, job, signal);
@@ -280,18 +280,23 @@ async function roomForFirst(
   signal: AbortSignal,
 ): Promise<boolean | undefined> {
   const { queue } = engine;
+  const giversAfter = (at: number) =>
+    begun.slice(at + 1).filter(({ id, fault }) => !queue.givesNone.has(id) && (fault === "full" || !queue.gaveInVain.has(id)));
   for (const [at, first] of begun.entries()) {
     if (first.state !== "ready" || first.fault !== "full") continue;
-    const giving = begun.slice(at + 1).filter(({ id }) => !queue.givesNone.has(id));
-    if (giving.length === 0) return undefined;
+    if (giversAfter(at).length === 0) return undefined;
     const held = await heldOf(engine, lane, first, signal);
     if (held === undefined) return false;
-    if (held <= (queue.roomGiven.get(first.id)?.held ?? -1)) continue;
-    for (const last of giving.reverse()) {
+    const before = queue.roomGiven.get(first.id);
+    if (before !== undefined && held <= before.held) {
+      queue.gaveInVain.add(before.by);
+      if (!before.mayAgain) continue;
+    }
+    for (const last of giversAfter(at).reverse()) {
       const gave = await gaveRoom(engine, lane, last, first, { waits: false, isNews: failed.tries === 0 }, signal);
       if (gave === undefined) return false;
       if (!gave) continue;
-      queue.roomGiven.set(first.id, { target: lane.name, held });
+      queue.roomGiven.set(first.id, { target: lane.name, held, by: last.id, mayAgain: false });
       return true;
     }
     return undefined;

@@ -61,8 +61,10 @@ export class Queue {
   readonly outgrown = new Set<string>();
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
-  /** How much of a delivery a full target had when another last gave it its room there: until it has more, or the target took a file, it gets none. */
-  readonly roomGiven = new Map<string, { readonly target: string; readonly held: number }>();
+  /** How much of a delivery a full target had when another, `by`, last gave it its room there: until it has more, or the target took a file, it gets none. */
+  readonly roomGiven = new Map<string, { readonly target: string; readonly held: number; readonly by: string; mayAgain: boolean }>();
+  /** Deliveries that gave their room to one that made nothing of it, perhaps as it goes to another file system: they give no more, until they find none themselves. */
+  readonly gaveInVain = new Set<string>();
   /** How often what was sent of a delivery to a full target made way there, and at which attachment it did last. */
   readonly madeWay = new Map<string, { readonly target: string; readonly times: number; readonly epoch: string | undefined }>();
   /** Deliveries that can give no room where they were begun, as they have nothing there or all of it; until they are tried again. */
@@ -664,7 +666,7 @@ export class Queue {
 
   /** What ended in another way than by a receipt, as one that was superseded while it waited, is not kept in mind for ever. */
   forgetEnded(): void {
-    for (const known of [this.sentFrom, this.roomGiven, this.madeWay, this.givesNone])
+    for (const known of [this.sentFrom, this.roomGiven, this.gaveInVain, this.madeWay, this.givesNone])
       for (const id of known.keys())
         if (this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state NOT IN ('done', 'dropped')", id) === undefined)
           known.delete(id);

@@ -445,6 +445,43 @@ test("what gave its room at a full target that takes only what is whole here, an
   await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
 });
 
+test("what gave its room in vain, as where another file system than its own is full, gives it to no other either, also when the target took files since", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  card.put("large.bin", randomBytes(9_000_000), t0);
+  for (const name of ["a", "b", "c"]) card.put(`full/${name}.bin`, "content", t0 + 1000);
+  out.before = (call) => {
+    if (call.startsWith("write full/")) throw new Fault("full", "no space is left there");
+    return undefined;
+  };
+  // Part of it goes before it stands still.
+  card.before = (call) => (Number(/^read large\.bin (\d+)$/.exec(call)?.[1] ?? 0) < 1_000_000 ? undefined : new Promise(() => undefined));
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { engine } = bench.daemon;
+  const lane = engine.lanes.get("out") ?? assert.fail();
+  const isSent = () => {
+    lane.resumeTarget();
+    const held = [...out.partials.values()].some(({ length }) => length > 1_000_000);
+    return held && [...engine.queue.pushing.values()].some(({ delivery }) => delivery.path === "large.bin");
+  };
+  for (let n = 0; n < 3; n++) {
+    await until(bench, "a part", isSent);
+    card.put(`${n}.bin`, "small", t0 + 2000 + n);
+    card.changes$.next();
+    await until(bench, "a file more", () => out.files.has(`${n}.bin`) && isSent());
+    await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0 WHERE state = 'ready'"));
+    engine.work$.next();
+    await until(bench, "it is full", () => lane.pausedMs > 0 && engine.queue.pushing.size === 0);
+  }
+  assert.equal(saidOf(bench, "again").filter((message) => message.includes("is taken away there")).length, 1);
+  card.before = () => undefined;
+  await until(bench, "the large one", () => {
+    lane.resumeTarget();
+    return out.files.has("large.bin");
+  });
+});
+
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
   const out = new FakeDevice("out");
   const { bench, card, tried, again, held } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
