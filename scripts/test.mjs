@@ -19,7 +19,7 @@ if (files.length === 0) {
   process.exit(2);
 }
 // Those that wait for a slow wire more than they compute go first, beside others; short ones go last, so that no core is idle while one of minutes ends.
-const turns = [/^dist\/(sim|plugins\/mavftp)\//, /^dist\/test\/(sync|faults|deploy|acceptance)/, /./];
+const turns = [/^dist\/(sim|plugins\/mavftp)\//, /^dist\/test\/(sync|faults|deploy|acceptance|conformance\/(rsync|sftp))/, /./];
 const turnOf = (name) => turns.findIndex((turn) => turn.test(name));
 const queue = files.sort((a, b) => turnOf(a) - turnOf(b));
 // Where nobody looks on, a file that hangs is named and the others go on; by hand its long form may take hours.
