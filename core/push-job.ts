@@ -268,9 +268,19 @@ export class PushJob {
 
   /** What is there is taken away, for others to have its room: it begins anew. False where it had none, or is whole there, perhaps the last copy: that stays. */
   async giveRoom(): Promise<boolean> {
+    const { engine, work } = this;
+    const { queue, journal } = engine;
     const held = await this.heldThere();
     if (held >= this.version.size) return false;
-    await this.discardBegun();
+    const marks = queue.marksOf(work.delivery.id);
+    // It had no name there: what has that when it begins anew is somebody else's.
+    if (held > 0) await journal.commit(() => queue.setMarks(work.delivery.id, { ...marks, restart: true }));
+    try {
+      await this.discardBegun();
+    } catch (error) {
+      if (held > 0) await journal.apply(() => queue.setMarks(work.delivery.id, marks));
+      throw error;
+    }
     return held > 0;
   }
 

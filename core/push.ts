@@ -32,8 +32,12 @@ import { workers } from "./workers.js";
 const worthBytes = 4 * 2 ** 20;
 /** How long a target may take to tell what it has of a file, or to take that away, where another waits. */
 const askedMs = 60_000;
-/** So often a smaller file is tried in vain before a larger one makes way: somebody may make room meanwhile. */
+/** So often a smaller file was tried in vain before, when a larger one makes way: somebody may make room meanwhile. */
 const triesForSmaller = 3;
+/** All that a larger one holds goes again: not for less than this share of it. */
+const worthShare = 0.01;
+/** So many larger ones are asked at a time what they hold. */
+const askedMost = 8;
 
 export interface Push {
   readonly delivery: DeliveryRow;
@@ -110,8 +114,8 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     lane.noteSuccess();
     queue.sentFrom.delete(delivery.id);
     if (receipt !== undefined) {
-      // Somebody made room.
-      if (lane.isTight) await engine.journal.apply(() => queue.fitsNow(lane.name, delivery.size));
+      // It found no room before: somebody made some.
+      if (delivery.fault === "full") await engine.journal.apply(() => queue.dueUpTo(lane.name, delivery.size));
       lane.noteTaken();
       for (const given of queue.roomGiven.values()) if (given.target === lane.name) given.mayAgain = true;
     }
@@ -258,7 +262,7 @@ async function settle(
   }
 }
 
-/** Makes room at a full target, by what others hold there, and sees to it that who gets that is tried next. False where none can: the room is somebody else's. */
+/** Makes room at a full target, by what others hold there; who gets that is due. False where none can: the room is somebody else's. */
 async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal: AbortSignal): Promise<boolean> {
   const { queue } = engine;
   const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
@@ -287,6 +291,7 @@ async function roomForFirst(
     if (giversAfter(at).length === 0) return undefined;
     const held = await heldOf(engine, lane, first, signal);
     if (held === undefined) return false;
+    if (held < 0) continue;
     const before = queue.roomGiven.get(first.id);
     if (before !== undefined && held <= before.held) {
       queue.gaveInVain.add(before.by);
@@ -304,7 +309,7 @@ async function roomForFirst(
   return undefined;
 }
 
-/** What is alone in holding room has none for the rest of it, and keeps smaller ones from going: it gives them that. */
+/** What is alone in holding room has none for the rest of it, and keeps smaller ones from going: it gives them that, once what waits is worth it. */
 async function roomForSmaller(
   engine: Engine,
   lane: Lane,
@@ -312,23 +317,35 @@ async function roomForSmaller(
   failed: DeliveryRow,
   signal: AbortSignal,
 ): Promise<boolean> {
-  if (failed.tries < triesForSmaller) return false;
-  for (const large of begun.toReversed()) {
-    if (large.id === failed.id || large.state !== "ready" || large.fault !== "full" || large.size <= failed.size) continue;
+  const { queue } = engine;
+  const before = queue.roomGiven.get(failed.id);
+  if (failed.tries < triesForSmaller || (before?.held === Infinity && !before.mayAgain)) return false;
+  const larger = begun
+    .filter(({ id, state, fault, size }) => state === "ready" && fault === "full" && size > failed.size && !queue.gaveInVain.has(id))
+    .filter(({ id }) => !queue.givesNone.has(id))
+    .sort((a, b) => a.size - b.size);
+  for (const large of larger.slice(0, askedMost)) {
     const held = await heldOf(engine, lane, large, signal);
     if (held === undefined) return false;
-    if (held < failed.size) continue;
-    return (await gaveRoom(engine, lane, large, failed, { waits: true, isNews: false }, signal)) === true;
+    if (held <= 0) queue.givesNone.add(large.id);
+    if (held < failed.size || queue.fullBytes(lane.name, held) < held * worthShare) continue;
+    const gave = await gaveRoom(engine, lane, large, failed, { waits: true, isNews: false }, signal);
+    if (gave === undefined) return false;
+    if (!gave) continue;
+    queue.roomGiven.set(failed.id, { target: lane.name, held: Infinity, by: large.id, mayAgain: false });
+    return true;
   }
   return false;
 }
 
-/** How much of it the target has; undefined where that cannot be asked now. Some say where they are asked already that they have no room for it. */
+/** How much of it the target has, -1 where it refuses to say; undefined where it cannot be asked now. Some say where they are asked already that they have no room for it. */
 function heldOf(engine: Engine, lane: Lane, row: DeliveryRow, signal: AbortSignal): Promise<number | undefined> {
-  return begunAs(engine, lane, row, signal, (job) => job.heldThere()).catch((error: unknown) => (isFault(error, "full") ? 0 : undefined));
+  return begunAs(engine, lane, row, signal, (job) => job.heldThere()).catch((error: unknown) =>
+    isFault(error, "full") ? 0 : isFault(error, "denied", "rejected") ? -1 : undefined,
+  );
 }
 
-/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. What gave it a second time is tried ever more seldom, `waits`: the first time, too. */
+/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. What gave it a second time to what is no larger is tried ever more seldom, `waits`: the first time, too. */
 async function gaveRoom(
   engine: Engine,
   lane: Lane,
@@ -349,7 +366,7 @@ async function gaveRoom(
   };
   const what = `${version === undefined ? last.path : nameOf(version)} → ${lane.name}: what was sent of it`;
   let isOfSource = false;
-  let dueMs = 0;
+  let wait: { readonly afterMs: number; readonly fault: { kind: string; reason: string; tries: number } } | undefined;
   try {
     const gave = await begunAs(engine, lane, last, signal, (job) =>
       job.giveRoom().catch((error: unknown) => {
@@ -362,20 +379,16 @@ async function gaveRoom(
       return false;
     }
     const times = queue.madeWay.get(last.id)?.times ?? 0;
-    const afterMs = madeWayMsAfter(waits ? times + 1 : times);
+    const afterMs = last.size < first.size ? 0 : madeWayMsAfter(waits ? times + 1 : times);
     const again = afterMs === 0 ? "" : `; again in ${Math.ceil(afterMs / 60_000)} min`;
     events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}${again}`, facts);
-    dueMs = clock.monotonicMs() + afterMs;
-    queue.madeWay.set(last.id, { target: lane.name, times: times + 1, epoch: lane.state.epoch });
+    if (afterMs > 0) wait = { afterMs, fault: { kind: "full", reason: `it made way there for ${first.path}`, tries: last.tries } };
+    if (last.size >= first.size) queue.madeWay.set(last.id, { target: lane.name, times: times + 1, epoch: lane.state.epoch });
     queue.roomGiven.delete(last.id);
     // What became of earlier bytes of either says nothing of what the target keeps.
     queue.sentFrom.delete(last.id);
     queue.sentFrom.delete(first.id);
-    await journal.apply(() => {
-      // It had no name there: what has that when it begins anew is somebody else's.
-      queue.setMarks(last.id, { ...queue.marksOf(last.id), restart: true });
-      journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id);
-    });
+    await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
     return true;
   } catch (error) {
     const refused = isFault(error, "denied", "rejected");
@@ -383,7 +396,7 @@ async function gaveRoom(
     events.say(level, "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
     return refused || isOfSource ? false : undefined;
   } finally {
-    await queue.release(last.id, dueMs, followsPulls(lane));
+    await queue.release(last.id, wait === undefined ? 0 : clock.monotonicMs() + wait.afterMs, followsPulls(lane), wait?.fault);
   }
 }
 

@@ -322,6 +322,9 @@ export class Queue {
 
   /** The best delivery that is ready for a target; not yet claimed, nor one whose last push has not ended. */
   best(target: string, which: { readonly refused?: boolean } = {}): DeliveryRow | undefined {
+    // More than one, of which most are not due, are dear to find.
+    const [best] = this.bestOf(target, 1, which);
+    if (best === undefined || !this.pushing.has(best.id)) return best;
     return this.bestOf(target, this.pushing.size + 1, which).find(({ id }) => !this.pushing.has(id));
   }
 
@@ -416,14 +419,26 @@ export class Queue {
       });
   }
 
-  /** Inside `apply`. A full target took a file of that size: what is no larger is due there. */
-  fitsNow(target: string, size: number): void {
+  /** Inside `apply`. A target that had no room took a file of that size: what is no larger is due there, and what gave room in vain may give it again. */
+  dueUpTo(target: string, size: number): void {
+    this.gaveInVain.clear();
     // The words of the index `deliveries_due`, so that it is used.
     this.journal.run(
-      "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND target = ? AND fault = 'full' AND size <= ?",
+      "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND target = ? AND fault = 'full' AND size <= ?",
       target,
       size,
     );
+  }
+
+  /** A target is met that may be another than the one of before. */
+  forgetMadeWay(target: string): void {
+    for (const [id, it] of this.madeWay) if (it.target === target) this.madeWay.delete(id);
+  }
+
+  /** How much waits for a target that had no room for it, of what is no larger than that; of more than 1000 files, as much as so many are. */
+  fullBytes(target: string, size: number): number {
+    const some = "SELECT size FROM deliveries WHERE target = ? AND state = 'ready' AND fault = 'full' AND size <= ? LIMIT 1000";
+    return this.journal.get<{ bytes: number | null }>(`SELECT SUM(size) AS bytes FROM (${some})`, target, size)?.bytes ?? 0;
   }
 
   /** How many wait for their turn at a target; more than 60 count as so many. */
@@ -650,6 +665,7 @@ export class Queue {
    */
   retry(ids: readonly string[], decided = false): void {
     for (const id of ids) {
+      this.madeWay.delete(id);
       const { sending, ...marks } = this.marksOf(id);
       const isDecided = decided && sending !== undefined;
       if (isDecided) this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });

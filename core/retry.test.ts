@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault, type FaultKind } from "./errors.js";
-import { actionFor, backoffMs, countsAsTry, fullMsAfter, refusedMsAfter, costlyRefusedMsAfter } from "./retry.js";
+import { actionFor, backoffMs, countsAsTry, fullMsAfter, madeWayMsAfter, refusedMsAfter, costlyRefusedMsAfter } from "./retry.js";
 
 const fresh = { tries: 0, restarts: 0, upMs: 0 };
 
@@ -78,4 +78,11 @@ test("a file for which a full target has no room again and again waits for the t
     [20, 30, 30, 30, 30],
     [20, 40, 80, 600, 600],
   ]);
+});
+
+test("what made way at a full target is due at once, the second time after ten minutes, and so on up to six hours", () => {
+  assert.deepEqual(
+    [0, 1, 2, 3, 4, 10_000].map((times) => madeWayMsAfter(times) / 60_000),
+    [0, 10, 40, 160, 360, 360],
+  );
 });

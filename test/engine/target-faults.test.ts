@@ -324,7 +324,7 @@ test("where the first at a full target makes nothing of the room that it is give
 
 test("what is larger than what a full target has keeps no smaller one from going: it makes way, and is tried ever more seldom", async (t) => {
   const out = new FakeDevice("out");
-  const { bench, card, lane, engine, rowOf, again, tried, turnOf, held } = await filled(t, ["a.bin"], 8_000_000, 5_000_000, out);
+  const { bench, card, lane, engine, rowOf, again, turnOf, held } = await filled(t, ["a.bin"], 8_000_000, 5_000_000, out);
   const waitsMin = () => (rowOf("a.bin").not_before - engine.clock.monotonicMs()) / 60_000;
   const arrives = async (name: string, bytes: number) => {
     card.put(name, randomBytes(bytes), t0 - 5000);
@@ -338,10 +338,7 @@ test("what is larger than what a full target has keeps no smaller one from going
   assert.ok(waitsMin() > 9 && waitsMin() <= 10, `${waitsMin()}`);
   await again();
   assert.ok(waitsMin() > 9, "it is due as the target is back");
-  await engine.journal.apply(() => {
-    engine.queue.retry([rowOf("a.bin").id]);
-  });
-  await tried();
+  await turnOf("a.bin");
   assert.deepEqual(held(), [["a.bin", 4_000_000]]);
   await arrives("c.bin", 1_000_000);
   assert.ok(waitsMin() > 39 && waitsMin() <= 40, `${waitsMin()}`);
@@ -363,7 +360,11 @@ test("once somebody made room at a full target, what is no larger than what it t
   await until(bench, "found", () => bench.states("out").filter((state) => state === "ready").length === 4);
   for (const name of Object.keys(others)) await turnOf(name);
   await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = CASE path WHEN 'b.bin' THEN 0 ELSE 1e15 END"));
+  // What never was refused says nothing of the room.
+  card.put("e.bin", "small", t0 + 5000);
+  card.changes$.next();
   out.room = Infinity;
+  await until(bench, "another", () => bench.states("out").length === 5);
   lane.resumeTarget();
   await until(
     bench,
@@ -480,6 +481,67 @@ test("what gave its room in vain, as where another file system than its own is f
     lane.resumeTarget();
     return out.files.has("large.bin");
   });
+});
+
+test("what finds no room where others do, as on another file system below the same root, is not tried anew after each of them", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  card.put("full/b.bin", "content", t0 + 5000);
+  for (let n = 0; n < 20; n++) card.put(`${n}.bin`, "content", t0 - n);
+  out.before = (call) => {
+    if (call.startsWith("write full/")) throw new Fault("full", "no space is left there");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { engine } = bench.daemon;
+  const lane = engine.lanes.get("out") ?? assert.fail();
+  for (let tries = 1; tries <= 3; tries++) {
+    await until(bench, "it is full", () => lane.pausedMs > 0 && engine.queue.pushing.size === 0);
+    if (tries < 3) await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0 WHERE path LIKE 'full%'"));
+    lane.resumeTarget();
+  }
+  await until(bench, "the others", () => out.files.size === 20);
+});
+
+test("a larger one that made way in vain, as where the smaller goes to another file system, does not do so again", async (t) => {
+  const out = new FakeDevice("out");
+  const { bench, card, engine, turnOf, rowOf } = await filled(t, ["a.bin"], 8_000_000, 5_000_000, out);
+  out.before = (call) => {
+    if (call.startsWith("write full/")) throw new Fault("full", "no space is left there");
+    return undefined;
+  };
+  card.put("full/b.bin", randomBytes(1_000_000), t0 - 5000);
+  card.changes$.next();
+  await until(bench, "found", () => engine.journal.get("SELECT 1 FROM deliveries WHERE path = 'full/b.bin'") !== undefined);
+  const gave = () => saidOf(bench, "again").filter((message) => message.includes("is taken away there")).length;
+  for (let n = 0; n < 9 && gave() === 0; n++) await turnOf("full/b.bin");
+  assert.deepEqual([gave(), rowOf("a.bin").reason], [1, "it made way there for full/b.bin"]);
+  await turnOf("a.bin");
+  for (let n = 0; n < 6; n++) await turnOf("full/b.bin");
+  assert.equal(gave(), 1);
+});
+
+test("a larger one makes no way for less than a hundredth of what it holds, nor where nobody can tell what that is", async (t) => {
+  const out = new FakeDevice("out");
+  const { bench, card, engine, turnOf, held } = await filled(t, ["a.bin"], 8_000_000, 5_000_000, out);
+  const arrives = async (name: string) => {
+    card.put(name, randomBytes(40_000), t0 - 5000);
+    card.changes$.next();
+    await until(bench, "found", () => engine.journal.get("SELECT 1 FROM deliveries WHERE path = ?", name) !== undefined);
+    for (let n = 0; n < 7; n++) await turnOf(name);
+  };
+  await arrives("b.bin");
+  out.before = (call) => {
+    if (call === "offset a.bin") throw new Fault("denied", "nobody may look there");
+    return undefined;
+  };
+  await arrives("c.bin");
+  out.before = () => undefined;
+  assert.deepEqual(held(), [["a.bin", 5_000_000]]);
+  await turnOf("a.bin");
+  await turnOf("c.bin");
+  await until(bench, "both", () => out.files.has("b.bin") && out.files.has("c.bin"));
 });
 
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
