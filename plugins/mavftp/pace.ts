@@ -15,7 +15,7 @@ export const ARDUPILOT_WINDOW: WindowLimits = { first: 4, least: 4, most: 5 };
 /** One at a time: slow and sure. */
 export const SAFEST_WINDOW: WindowLimits = { first: 1, least: 1, most: 1 };
 
-const RESEND_LEAST_MS = 30;
+export const RESEND_LEAST_MS = 30;
 export const RESEND_MOST_MS = 1000;
 /** Networks and routers let few packets pass one another. */
 const OVERTAKEN_MOST = 3;
