@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,6 +27,8 @@ const bytes = 512 * 1024;
 /** More of them by hand: whether it grows with each. */
 const flights = Number(process.env["FILESYNC_TEST_FLIGHTS"] ?? 1);
 const signal = new AbortController().signal;
+// All of them listen to it at once.
+setMaxListeners(0, signal);
 
 test(
   "fifty vehicles at once: all arrives, and the station is no larger for it",
