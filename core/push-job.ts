@@ -272,13 +272,14 @@ export class PushJob {
     const { queue, journal } = engine;
     const held = await this.heldThere();
     if (held >= this.version.size) return false;
-    const marks = queue.marksOf(work.delivery.id);
+    const { restart } = queue.marksOf(work.delivery.id);
+    const mark = (restart: true | undefined) => queue.setMarks(work.delivery.id, { ...queue.marksOf(work.delivery.id), restart });
     // It had no name there: what has that when it begins anew is somebody else's.
-    if (held > 0) await journal.commit(() => queue.setMarks(work.delivery.id, { ...marks, restart: true }));
+    if (held > 0) await journal.commit(() => mark(true));
     try {
       await this.discardBegun();
     } catch (error) {
-      if (held > 0) await journal.apply(() => queue.setMarks(work.delivery.id, marks));
+      if (held > 0) await journal.apply(() => mark(restart));
       throw error;
     }
     return held > 0;

@@ -95,6 +95,8 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   const stops = gates.filter((gate) => gate !== undefined);
   const joined = joinSignals(signal, ...stops);
   const job = new PushJob(engine, lane, target, version, work, joined.signal);
+  const roomFor = queue.roomFor.get(lane.name);
+  queue.roomFor.delete(lane.name);
   try {
     const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
     if (receipt === undefined)
@@ -120,6 +122,8 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
       for (const given of queue.roomGiven.values()) if (given.target === lane.name) given.mayAgain = true;
     }
   } catch (error) {
+    // Another went first, or it broke off: that says nothing of what was given.
+    if (roomFor !== undefined && (roomFor !== delivery.id || !isFault(error, "full"))) queue.roomGiven.delete(roomFor);
     await settle(engine, lane, version, delivery, error, job, signal);
   } finally {
     joined.release();
@@ -302,6 +306,7 @@ async function roomForFirst(
       if (gave === undefined) return false;
       if (!gave) continue;
       queue.roomGiven.set(first.id, { target: lane.name, held, by: last.id, mayAgain: false });
+      queue.roomFor.set(lane.name, first.id);
       return true;
     }
     return undefined;
@@ -333,6 +338,7 @@ async function roomForSmaller(
     if (gave === undefined) return false;
     if (!gave) continue;
     queue.roomGiven.set(failed.id, { target: lane.name, held: Infinity, by: large.id, mayAgain: false });
+    queue.roomFor.set(lane.name, failed.id);
     return true;
   }
   return false;

@@ -63,6 +63,8 @@ export class Queue {
   readonly sentFrom = new Map<string, number>();
   /** How much of a delivery a full target had when another, `by`, last gave it its room there: until it has more, or the target took a file, it gets none. */
   readonly roomGiven = new Map<string, { readonly target: string; readonly held: number; readonly by: string; mayAgain: boolean }>();
+  /** Who was given room at a target, until something is sent there. */
+  readonly roomFor = new Map<string, string>();
   /** Deliveries that gave their room to one that made nothing of it, perhaps as it goes to another file system: they give no more, until they find none themselves. */
   readonly gaveInVain = new Set<string>();
   /** How often what was sent of a delivery to a full target made way there, and at which attachment it did last. */
@@ -435,10 +437,11 @@ export class Queue {
     for (const [id, it] of this.madeWay) if (it.target === target) this.madeWay.delete(id);
   }
 
-  /** How much waits for a target that had no room for it, of what is no larger than that; of more than 1000 files, as much as so many are. */
+  /** How much waits for a full target, of what is no larger than that. Not only what was tried: the first sixty have all turns. */
   fullBytes(target: string, size: number): number {
-    const some = "SELECT size FROM deliveries WHERE target = ? AND state = 'ready' AND fault = 'full' AND size <= ? LIMIT 1000";
-    return this.journal.get<{ bytes: number | null }>(`SELECT SUM(size) AS bytes FROM (${some})`, target, size)?.bytes ?? 0;
+    const sql =
+      "SELECT SUM(size) AS bytes FROM deliveries WHERE target = ? AND state = 'ready' AND (fault IS NULL OR fault = 'full') AND size <= ?";
+    return this.journal.get<{ bytes: number | null }>(sql, target, size)?.bytes ?? 0;
   }
 
   /** How many wait for their turn at a target; more than 60 count as so many. */

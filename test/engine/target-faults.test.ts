@@ -544,6 +544,28 @@ test("a larger one makes no way for less than a hundredth of what it holds, nor 
   await until(bench, "both", () => out.files.has("b.bin") && out.files.has("c.bin"));
 });
 
+test("a larger one makes way again where what got the room broke off, and the larger one took it back; many small ones count together, tried or not", async (t) => {
+  const out = new FakeDevice("out");
+  const { bench, card, turnOf } = await filled(t, ["a.bin"], 8_000_000, 5_000_000, out);
+  const gave = () => saidOf(bench, "again").filter((message) => message.includes("is taken away there")).length;
+  for (let n = 0; n < 60; n++) card.put(`${n}.bin`, randomBytes(1000), t0 - 5000 - n);
+  card.changes$.next();
+  await until(bench, "found", () => bench.states("out").filter((state) => state === "ready").length === 61);
+  let broken = false;
+  out.before = (call) => {
+    if (broken || gave() === 0 || !call.startsWith("write 0.bin")) return undefined;
+    broken = true;
+    out.room = 0;
+    throw new Fault("transient", "the link broke");
+  };
+  for (let n = 0; n < 9 && !broken; n++) await turnOf("0.bin");
+  assert.ok(broken);
+  out.room = 5_000_000;
+  await turnOf("a.bin");
+  for (let n = 0; n < 9 && !out.files.has("0.bin"); n++) await turnOf("0.bin");
+  assert.deepEqual([out.files.has("0.bin"), gave()], [true, 2]);
+});
+
 test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
   const out = new FakeDevice("out");
   const { bench, card, tried, again, held } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
