@@ -95,8 +95,8 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   const stops = gates.filter((gate) => gate !== undefined);
   const joined = joinSignals(signal, ...stops);
   const job = new PushJob(engine, lane, target, version, work, joined.signal);
-  const roomFor = queue.roomFor.get(lane.name);
-  queue.roomFor.delete(lane.name);
+  const roomFor = delivery.state === "discard" ? undefined : queue.roomFor.get(lane.name);
+  if (roomFor !== undefined) queue.roomFor.delete(lane.name);
   try {
     const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
     if (receipt === undefined)
@@ -326,8 +326,8 @@ async function roomForSmaller(
   const before = queue.roomGiven.get(failed.id);
   if (failed.tries < triesForSmaller || (before?.held === Infinity && !before.mayAgain)) return false;
   const larger = begun
-    .filter(({ id, state, fault, size }) => state === "ready" && fault === "full" && size > failed.size && !queue.gaveInVain.has(id))
-    .filter(({ id }) => !queue.givesNone.has(id))
+    .filter(({ state, fault, size }) => state === "ready" && fault === "full" && size > failed.size)
+    .filter(({ id }) => !queue.givesNone.has(id) && !queue.gaveInVain.has(id))
     .sort((a, b) => a.size - b.size);
   for (const large of larger.slice(0, askedMost)) {
     const held = await heldOf(engine, lane, large, signal);
