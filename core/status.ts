@@ -110,12 +110,12 @@ export interface Status {
 }
 
 /** What a line on a terminal tells several times a second: of what waits only the number. */
-export function progressOf(engine: Engine): Pick<Status, "queue" | "transfers"> {
+export function progressOf(engine: Engine, nowMs = engine.clock.monotonicMs()): Pick<Status, "queue" | "transfers"> {
   const { journal } = engine;
   const count = (where: string) => journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM deliveries WHERE ${where}`)?.n ?? 0;
   const transfers = engine.transfers.running.map((transfer) => {
     const { id, route, from, to, path, size } = transfer.facts;
-    const left = transfer.secondsLeft;
+    const { bytesPerSecond, secondsLeft: left } = transfer.pace(nowMs);
     return {
       id,
       route,
@@ -124,7 +124,7 @@ export function progressOf(engine: Engine): Pick<Status, "queue" | "transfers"> 
       path,
       offset: transfer.offset,
       size,
-      bytesPerSecond: Math.round(transfer.bytesPerSecond),
+      bytesPerSecond: Math.round(bytesPerSecond),
       ...(left === undefined ? {} : { secondsLeft: Math.ceil(left) }),
     };
   });
@@ -144,7 +144,9 @@ export function progressOf(engine: Engine): Pick<Status, "queue" | "transfers"> 
 
 export function statusOf(engine: Engine, version: string, ready: boolean, refused?: string): Status {
   const { journal } = engine;
-  const { queue, transfers } = progressOf(engine);
+  // All that is told of what moves is of one moment.
+  const nowMs = engine.clock.monotonicMs();
+  const { queue, transfers } = progressOf(engine, nowMs);
   const { waiting, active, parked, delivered } = queue;
   // State by state: each has an index of its own, and what is open is little beside what was delivered. Not UNION, for which all that was delivered is gone through.
   const open = ["state = 'wanting'", "state = 'ready'", `${elsewhere} AND state = 'active'`, `${elsewhere} AND state = 'parked'`]
@@ -202,7 +204,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
       onSource,
       here,
       delivered: done,
-      seconds: secondsLeft(engine, onSource),
+      seconds: secondsLeft(engine, onSource, nowMs),
       copies: engine.config.routes.length > 0 || delivered > 0,
       syncs,
     }),
@@ -210,11 +212,11 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
 }
 
 /** The slowest hop decides: each target gets all of its own. While nothing is sent nobody can know. */
-function secondsLeft({ journal, transfers }: Engine, onSource: number): number | undefined {
+function secondsLeft({ journal, transfers }: Engine, onSource: number, nowMs: number): number | undefined {
   const hop = (kind: "pull" | "push", to?: string) => {
     const running = transfers.running.filter(({ facts }) => facts.kind === kind && (to === undefined || facts.to === to));
     return {
-      rate: running.reduce((sum, { bytesPerSecond }) => sum + bytesPerSecond, 0),
+      rate: running.reduce((sum, transfer) => sum + transfer.pace(nowMs).bytesPerSecond, 0),
       moved: running.reduce((sum, { offset }) => sum + offset, 0),
     };
   };

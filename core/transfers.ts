@@ -27,15 +27,11 @@ export class Transfer {
     this.#startMs = clock.monotonicMs();
   }
 
-  get bytesPerSecond(): number {
-    const ms = this.clock.monotonicMs() - this.#startMs;
-    return ms < 1 ? 0 : ((this.offset - this.#startOffset) / ms) * 1000;
-  }
-
-  /** undefined while the rate is unknown. */
-  get secondsLeft(): number | undefined {
-    const rate = this.bytesPerSecond;
-    return rate > 0 ? (this.facts.size - this.offset) / rate : undefined;
+  /** At that moment of the monotonic clock; `secondsLeft` is undefined while the rate is unknown. */
+  pace(nowMs = this.clock.monotonicMs()): { readonly bytesPerSecond: number; readonly secondsLeft: number | undefined } {
+    const ms = nowMs - this.#startMs;
+    const rate = ms < 1 ? 0 : ((this.offset - this.#startOffset) / ms) * 1000;
+    return { bytesPerSecond: rate, secondsLeft: rate > 0 ? (this.facts.size - this.offset) / rate : undefined };
   }
 }
 

@@ -452,8 +452,9 @@ function moving(engine: Engine, id: string): string {
   if (transfer === undefined) return "";
   const { size } = transfer.facts;
   const percent = size === 0 ? 100 : Math.floor((transfer.offset / size) * 100);
-  const left = transfer.secondsLeft === undefined ? "" : `, ${durationText(transfer.secondsLeft)} left`;
-  return `: ${percent} % of ${sizeText(size)}, ${sizeText(transfer.bytesPerSecond)}/s${left}`;
+  const { bytesPerSecond, secondsLeft } = transfer.pace();
+  const left = secondsLeft === undefined ? "" : `, ${durationText(secondsLeft)} left`;
+  return `: ${percent} % of ${sizeText(size)}, ${sizeText(bytesPerSecond)}/s${left}`;
 }
 
 function entryOf(version: VersionRow): { path: string; size: number; modifiedMs?: number } {

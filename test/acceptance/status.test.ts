@@ -346,9 +346,6 @@ test("what failed and is tried again is told with its reason, how many wait, and
   assert.match(out, /spool .*\n {2}in → cloud {2}3 wait after a failure: cannot write .*tired"\)$/m, "without a daemon nothing is tried");
 });
 
-/** Both are told of the pace of the last while, which is not the same while on a machine that is busy. */
-const isNear = (seconds: number, of: number) => Math.abs(seconds - of) <= Math.max(1, of / 5);
-
 test("how long it takes is as long as the slowest target takes for all of its own", async (t) => {
   const world = new World(t);
   for (const dir of ["slow", "fast"]) world.mkdir(dir);
@@ -367,7 +364,7 @@ test("how long it takes is as long as the slowest target takes for all of its ow
     assert.equal(queue.delivered, 0, "it was delivered before that was seen");
     if (transfers.length < 2 || slow?.secondsLeft === undefined || slow.offset < size / 20) continue;
     const [, seconds] = /about (\d+) s left/.exec(summary) ?? [];
-    assert.ok(isNear(Number(seconds), slow.secondsLeft), `${summary}; the slow transfer: ${slow.secondsLeft} s`);
+    assert.ok(Math.abs(Number(seconds) - slow.secondsLeft) <= 1, `${summary}; the slow transfer: ${slow.secondsLeft} s`);
     return;
   }
 });
@@ -390,7 +387,7 @@ test("how long it takes counts what has been sent of a file", async (t) => {
     assert.equal(queue.delivered, 0, "it was delivered before that was seen");
     if (transfer?.secondsLeft === undefined || transfer.offset < size / 4) continue;
     const [, seconds] = /about (\d+) s left/.exec(summary) ?? [];
-    assert.ok(isNear(Number(seconds), transfer.secondsLeft), `${summary}; the transfer: ${transfer.secondsLeft} s`);
+    assert.ok(Math.abs(Number(seconds) - transfer.secondsLeft) <= 1, `${summary}; the transfer: ${transfer.secondsLeft} s`);
     return;
   }
 });
