@@ -7,6 +7,7 @@
 import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, followsPulls, nameOf, routeOf } from "./engine.js";
 import { type Fault, isFault } from "./errors.js";
+import { makeRoom } from "./full-target.js";
 import type { Lane } from "./lane.js";
 import { decided, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
@@ -20,25 +21,15 @@ import {
   reasonOf,
   refusedMsAfter,
   costlyRefusedMsAfter,
-  madeWayMsAfter,
   toldFailed,
 } from "./retry.js";
-import { joinSignals, withinMs } from "./signals.js";
+import { joinSignals } from "./signals.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
 import { giveUp, isWhole } from "./space.js";
 import { workers } from "./workers.js";
 
 const worthBytes = 4 * 2 ** 20;
-/** How long a target may take to tell what it has of a file, or to take that away, where another waits. */
-const askedMs = 60_000;
-/** So often a smaller file was tried in vain before, when a larger one makes way: somebody may make room meanwhile. */
-const triesForSmaller = 3;
-/** All that a larger one holds goes again: not for less than this share of it. */
-const worthShare = 0.01;
-/** So many larger ones are asked at a time what they hold. */
-const askedMost = 8;
-
 export interface Push {
   readonly delivery: DeliveryRow;
   /** Once it runs: for a person who gives it up. */
@@ -95,8 +86,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   const stops = gates.filter((gate) => gate !== undefined);
   const joined = joinSignals(signal, ...stops);
   const job = new PushJob(engine, lane, target, version, work, joined.signal);
-  const roomFor = delivery.state === "discard" ? undefined : queue.roomFor.get(lane.name);
-  if (roomFor !== undefined) queue.roomFor.delete(lane.name);
+  const given = delivery.state === "discard" ? undefined : queue.rooms.begins(lane.name);
   try {
     const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
     if (receipt === undefined)
@@ -116,14 +106,14 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     lane.noteSuccess();
     queue.sentFrom.delete(delivery.id);
     if (receipt !== undefined) {
-      // It found no room before: somebody made some.
-      if (delivery.fault === "full") await engine.journal.apply(() => queue.dueUpTo(lane.name, delivery.size));
+      // It found none before: somebody made some.
+      const found = delivery.fault === "full";
+      if (found) await engine.journal.apply(() => queue.dueUpTo(lane.name, delivery.size));
       lane.noteTaken();
-      for (const given of queue.roomGiven.values()) if (given.target === lane.name) given.mayAgain = true;
+      queue.rooms.took(lane.name, found);
     }
   } catch (error) {
-    // Another went first, or it broke off: that says nothing of what was given.
-    if (roomFor !== undefined && (roomFor !== delivery.id || !isFault(error, "full"))) queue.roomGiven.delete(roomFor);
+    if (given !== undefined && (given !== delivery.id || !isFault(error, "full"))) queue.rooms.saysNothing(given);
     await settle(engine, lane, version, delivery, error, job, signal);
   } finally {
     joined.release();
@@ -264,167 +254,6 @@ async function settle(
       await queue.park(delivery.id, action.fault, reason);
       events.say("error", "parked", `${what}: set aside: ${reason}`, facts);
   }
-}
-
-/** Makes room at a full target, by what others hold there; who gets that is due. False where none can: the room is somebody else's. */
-async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal: AbortSignal): Promise<boolean> {
-  const { queue } = engine;
-  const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
-  if (lane.device.target?.features.resume !== true || others) return false;
-  const begun = queue.begunAt(lane.name);
-  const made = await roomForFirst(engine, lane, begun, failed, signal);
-  return made ?? (await roomForSmaller(engine, lane, begun, failed, signal));
-}
-
-/**
- * What was begun there may take all room of each other, and none becomes whole. The last of them that can gives its room to the first that found none; to the next, where the first had no more of what it was
- * given before. Undefined where nobody has any to give; false where the target cannot be asked now.
- */
-async function roomForFirst(
-  engine: Engine,
-  lane: Lane,
-  begun: readonly DeliveryRow[],
-  failed: DeliveryRow,
-  signal: AbortSignal,
-): Promise<boolean | undefined> {
-  const { queue } = engine;
-  const giversAfter = (at: number) =>
-    begun.slice(at + 1).filter(({ id, fault }) => !queue.givesNone.has(id) && (fault === "full" || !queue.gaveInVain.has(id)));
-  for (const [at, first] of begun.entries()) {
-    if (first.state !== "ready" || first.fault !== "full") continue;
-    if (giversAfter(at).length === 0) return undefined;
-    const held = await heldOf(engine, lane, first, signal);
-    if (held === undefined) return false;
-    if (held < 0) continue;
-    const before = queue.roomGiven.get(first.id);
-    if (before !== undefined && held <= before.held) {
-      queue.gaveInVain.add(before.by);
-      if (!before.mayAgain) continue;
-    }
-    for (const last of giversAfter(at).reverse()) {
-      const gave = await gaveRoom(engine, lane, last, first, { waits: false, isNews: failed.tries === 0 }, signal);
-      if (gave === undefined) return false;
-      if (!gave) continue;
-      queue.roomGiven.set(first.id, { target: lane.name, held, by: last.id, mayAgain: false });
-      queue.roomFor.set(lane.name, first.id);
-      return true;
-    }
-    return undefined;
-  }
-  return undefined;
-}
-
-/** What is alone in holding room has none for the rest of it, and keeps smaller ones from going: it gives them that, once what waits is worth it. */
-async function roomForSmaller(
-  engine: Engine,
-  lane: Lane,
-  begun: readonly DeliveryRow[],
-  failed: DeliveryRow,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const { queue } = engine;
-  const before = queue.roomGiven.get(failed.id);
-  if (failed.tries < triesForSmaller || (before?.held === Infinity && !before.mayAgain)) return false;
-  const larger = begun
-    .filter(({ state, fault, size }) => state === "ready" && fault === "full" && size > failed.size)
-    .filter(({ id }) => !queue.givesNone.has(id) && !queue.gaveInVain.has(id))
-    .sort((a, b) => a.size - b.size);
-  for (const large of larger.slice(0, askedMost)) {
-    const held = await heldOf(engine, lane, large, signal);
-    if (held === undefined) return false;
-    if (held <= 0) queue.givesNone.add(large.id);
-    if (held < failed.size || queue.fullBytes(lane.name, held) < held * worthShare) continue;
-    const gave = await gaveRoom(engine, lane, large, failed, { waits: true, isNews: false }, signal);
-    if (gave === undefined) return false;
-    if (!gave) continue;
-    queue.roomGiven.set(failed.id, { target: lane.name, held: Infinity, by: large.id, mayAgain: false });
-    queue.roomFor.set(lane.name, failed.id);
-    return true;
-  }
-  return false;
-}
-
-/** How much of it the target has, -1 where it refuses to say; undefined where it cannot be asked now. Some say where they are asked already that they have no room for it. */
-function heldOf(engine: Engine, lane: Lane, row: DeliveryRow, signal: AbortSignal): Promise<number | undefined> {
-  return begunAs(engine, lane, row, signal, (job) => job.heldThere()).catch((error: unknown) =>
-    isFault(error, "full") ? 0 : isFault(error, "denied", "rejected") ? -1 : undefined,
-  );
-}
-
-/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. What gave it a second time to what is no larger is tried ever more seldom, `waits`: the first time, too. */
-async function gaveRoom(
-  engine: Engine,
-  lane: Lane,
-  last: DeliveryRow,
-  first: DeliveryRow,
-  { waits, isNews }: { readonly waits: boolean; readonly isNews: boolean },
-  signal: AbortSignal,
-): Promise<boolean | undefined> {
-  const { queue, journal, events, clock } = engine;
-  const taken = await journal.apply(() =>
-    journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = ?", last.id, last.state),
-  );
-  if (taken === 0) return false;
-  const version = queue.version(last.version);
-  const facts = {
-    ...{ device: lane.name, path: last.path, id: last.id, fault: "full" },
-    ...{ from: last.source, source: version?.path, to: lane.name },
-  };
-  const what = `${version === undefined ? last.path : nameOf(version)} → ${lane.name}: what was sent of it`;
-  let isOfSource = false;
-  let wait: { readonly afterMs: number; readonly fault: { kind: string; reason: string; tries: number } } | undefined;
-  try {
-    const gave = await begunAs(engine, lane, last, signal, (job) =>
-      job.giveRoom().catch((error: unknown) => {
-        isOfSource = job.broken !== undefined;
-        throw error;
-      }),
-    );
-    if (!gave) {
-      queue.givesNone.add(last.id);
-      return false;
-    }
-    const times = queue.madeWay.get(last.id)?.times ?? 0;
-    const afterMs = last.size < first.size ? 0 : madeWayMsAfter(waits ? times + 1 : times);
-    const again = afterMs === 0 ? "" : `; again in ${Math.ceil(afterMs / 60_000)} min`;
-    events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}${again}`, facts);
-    if (afterMs > 0) wait = { afterMs, fault: { kind: "full", reason: `it made way there for ${first.path}`, tries: last.tries } };
-    if (last.size >= first.size) queue.madeWay.set(last.id, { target: lane.name, times: times + 1, epoch: lane.state.epoch });
-    queue.roomGiven.delete(last.id);
-    // What became of earlier bytes of either says nothing of what the target keeps.
-    queue.sentFrom.delete(last.id);
-    queue.sentFrom.delete(first.id);
-    await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
-    return true;
-  } catch (error) {
-    const refused = isFault(error, "denied", "rejected");
-    const level = isNews && refused && !isOfSource ? "warn" : "debug";
-    events.say(level, "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
-    return refused || isOfSource ? false : undefined;
-  } finally {
-    await queue.release(last.id, wait === undefined ? 0 : clock.monotonicMs() + wait.afterMs, followsPulls(lane), wait?.fault);
-  }
-}
-
-/** What was begun there, asked as by its own push: what reads its source for that may have to wait for it. */
-async function begunAs<T>(
-  engine: Engine,
-  lane: Lane,
-  row: DeliveryRow,
-  signal: AbortSignal,
-  work: (job: PushJob) => Promise<T>,
-): Promise<T> {
-  const version = engine.queue.version(row.version);
-  const { target } = lane.device;
-  if (version === undefined || target === undefined) throw new Error(`nothing is known of ${row.path}`);
-  return withinMs(askedMs, [signal], async (within) => {
-    const job = new PushJob(engine, lane, target, version, { delivery: row }, within);
-    try {
-      return await work(job);
-    } finally {
-      job.close();
-    }
-  });
 }
 
 /** The source's file is gone or another, and there is no copy here: this version will never be whole. */

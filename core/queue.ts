@@ -32,6 +32,7 @@ import {
   type VersionRow,
   type Wanted,
 } from "./rows.js";
+import { Rooms } from "./rooms.js";
 import type { Sending } from "./single-shot.js";
 
 const soonMs = 60_000;
@@ -61,16 +62,7 @@ export class Queue {
   readonly outgrown = new Set<string>();
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
-  /** How much of a delivery a full target had when another, `by`, last gave it its room there: until it has more, or the target took a file, it gets none. */
-  readonly roomGiven = new Map<string, { readonly target: string; readonly held: number; readonly by: string; mayAgain: boolean }>();
-  /** Who was given room at a target, until something is sent there. */
-  readonly roomFor = new Map<string, string>();
-  /** Deliveries that gave their room to one that made nothing of it, perhaps as it goes to another file system: they give no more, until they find none themselves. */
-  readonly gaveInVain = new Set<string>();
-  /** How often what was sent of a delivery to a full target made way there, and at which attachment it did last. */
-  readonly madeWay = new Map<string, { readonly target: string; readonly times: number; readonly epoch: string | undefined }>();
-  /** Deliveries that can give no room where they were begun, as they have nothing there or all of it; until they are tried again. */
-  readonly givesNone = new Set<string>();
+  readonly rooms = new Rooms();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
   readonly releasable = new Map<
     string,
@@ -398,7 +390,7 @@ export class Queue {
       const taken = await this.journal.apply(
         () => this.journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = 'ready'", row.id) > 0,
       );
-      this.givesNone.delete(row.id);
+      this.rooms.tried(row.id);
       if (taken) return Object.assign(row, { state: "active" as const });
     }
   }
@@ -421,20 +413,14 @@ export class Queue {
       });
   }
 
-  /** Inside `apply`. A target that had no room took a file of that size: what is no larger is due there, and what gave room in vain may give it again. */
+  /** Inside `apply`. A target that had no room took a file of that size: what is no larger is due there. */
   dueUpTo(target: string, size: number): void {
-    this.gaveInVain.clear();
     // The words of the index `deliveries_due`, so that it is used.
     this.journal.run(
       "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND target = ? AND fault = 'full' AND size <= ?",
       target,
       size,
     );
-  }
-
-  /** A target is met that may be another than the one of before. */
-  forgetMadeWay(target: string): void {
-    for (const [id, it] of this.madeWay) if (it.target === target) this.madeWay.delete(id);
   }
 
   /** How much waits for a full target, of what is no larger than that. Not only what was tried: the first sixty have all turns. */
@@ -647,12 +633,12 @@ export class Queue {
    * Inside `apply`. Whatever waits for or from this device is due now (a presence edge), but for what it refused as a target where `refused` stays, and what made way there, if it is the same by its `epoch`; what an unknown error parked is tried again.
    */
   dueNow(device: string, { refused = "due", epoch }: { readonly refused?: "due" | "stays"; readonly epoch?: string } = {}): void {
-    const gaveWay = [...this.madeWay].filter(([, it]) => it.target === device && it.epoch === epoch).map(([id]) => id);
+    const madeWay = this.rooms.madeWayAt(device, epoch);
     const but = refused === "due" ? "" : "AND NOT (target = ?1 AND fault IS 'denied')";
     this.journal.run(
-      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (${gaveWay.map((_, n) => `?${n + 2}`).join(", ")})`,
+      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (${madeWay.map((_, n) => `?${n + 2}`).join(", ")})`,
       device,
-      ...gaveWay,
+      ...madeWay,
     );
     const unparked = this.journal.run(
       `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked'
@@ -668,7 +654,7 @@ export class Queue {
    */
   retry(ids: readonly string[], decided = false): void {
     for (const id of ids) {
-      this.madeWay.delete(id);
+      this.rooms.asked(id);
       const { sending, ...marks } = this.marksOf(id);
       const isDecided = decided && sending !== undefined;
       if (isDecided) this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });
@@ -685,10 +671,10 @@ export class Queue {
 
   /** What ended in another way than by a receipt, as one that was superseded while it waited, is not kept in mind for ever. */
   forgetEnded(): void {
-    for (const known of [this.sentFrom, this.roomGiven, this.gaveInVain, this.madeWay, this.givesNone])
-      for (const id of known.keys())
-        if (this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state NOT IN ('done', 'dropped')", id) === undefined)
-          known.delete(id);
+    const isOpen = (id: string) =>
+      this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state NOT IN ('done', 'dropped')", id) !== undefined;
+    for (const id of this.sentFrom.keys()) if (!isOpen(id)) this.sentFrom.delete(id);
+    this.rooms.forgetEnded(isOpen);
   }
 
   /** Inside `apply`. What an unknown error parked, or a source could not read, is looked at again. */

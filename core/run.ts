@@ -212,7 +212,7 @@ export class Run {
     lane.edge$.subscribe(() => {
       // What it would say to a file its probe does not tell: what it refused lets others go first. As it is configured now it was asked nothing yet.
       const refused = met && lane.device.target?.features.singleShot === true ? "stays" : "due";
-      if (!met) engine.queue.forgetMadeWay(lane.name);
+      if (!met) engine.queue.rooms.isNew(lane.name);
       met = true;
       engine.queue.releaseNow(lane.name);
       this.#crew.keep(
