@@ -1,92 +1,68 @@
 /**
- * A full target: what was begun there may take all room of each other, and none becomes whole. So what was sent of one is taken away there, and another gets
- * that room: the first from the last, or what fits from what is larger than all the room that there is. `rooms.ts` knows what was made of it.
+ * A full target: what was begun there may take all room of each other, and none becomes whole; or one that is larger than all the room there is keeps others
+ * from going. So what was sent of some is taken away there, and another gets that room. Each such time costs the link what was sent: who gives waits, for
+ * longer each time, whatever became of it.
  */
 import { followsPulls, nameOf, type Engine } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { PushJob } from "./push-job.js";
 import { madeWayMsAfter, reasonOf } from "./retry.js";
-import type { DeliveryRow } from "./rows.js";
+import { goesBefore, type DeliveryRow } from "./rows.js";
 import { withinMs } from "./signals.js";
 
 /** How long a target may take to tell what it has of a file, or to take that away, where another waits. */
 const askedMs = 60_000;
-/** So often a smaller file was tried in vain before, when a larger one makes way: somebody may make room meanwhile. */
+/** So often what is larger, but more urgent, keeps its room: somebody may make some meanwhile. */
 const triesForSmaller = 3;
-/** All that a larger one holds goes again: not for less than this share of it. */
+/** All that is given goes again: not for less than this share of it, but for what is more important. */
 const worthShare = 0.01;
-/** So many larger ones are asked at a time what they hold. */
+/** So many are asked at a time what they hold. */
 const askedMost = 8;
-
-/** Makes room at a full target, by what others hold there; who gets that is due. False where none can: the room is somebody else's. */
-export async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal: AbortSignal): Promise<boolean> {
-  const { queue } = engine;
-  const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
-  if (lane.device.target?.features.resume !== true || others) return false;
-  const begun = queue.begunAt(lane.name);
-  const made = await roomForFirst(engine, lane, begun, failed, signal);
-  return made ?? (await roomForSmaller(engine, lane, begun, failed, signal));
-}
+/** So much may be free in nobody's partial: a write that does not fit fails as a whole. */
+const slackBytes = 2 ** 20;
 
 /**
- * What was begun there may take all room of each other, and none becomes whole. The last of them that can gives its room to the first that found none; to the next, where the first had no more of what it was
- * given before. Undefined where nobody has any to give; false where the target cannot be asked now.
+ * Makes room at a full target for what found none there again, `inVain` times by now; that is due then. What cannot go on itself gives its room, and what found none either and is less urgent, or
+ * larger: the last of them first, so many as make it whole. False where that cannot be: the room is somebody else's.
  */
-async function roomForFirst(
-  engine: Engine,
-  lane: Lane,
-  begun: readonly DeliveryRow[],
-  failed: DeliveryRow,
-  signal: AbortSignal,
-): Promise<boolean | undefined> {
-  const { queue } = engine;
-  const giversAfter = (at: number) =>
-    begun.slice(at + 1).filter(({ id, fault }) => !queue.rooms.of(id).givesNone && (fault === "full" || !queue.rooms.of(id).gaveInVain));
-  for (const [at, first] of begun.entries()) {
-    if (first.state !== "ready" || first.fault !== "full") continue;
-    if (giversAfter(at).length === 0) return undefined;
-    const held = await heldOf(engine, lane, first, signal);
-    if (held === undefined) return false;
-    if (held < 0) continue;
-    const before = queue.rooms.of(first.id).given;
-    if (before !== undefined && held <= before.held) {
-      queue.rooms.note({ id: before.by, target: lane.name }, { gaveInVain: true });
-      if (!before.mayAgain) continue;
+export async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, inVain: number, signal: AbortSignal): Promise<boolean> {
+  const { queue, journal, clock } = engine;
+  const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
+  if (lane.device.target?.features.resume !== true || others) return false;
+  const now = clock.monotonicMs();
+  const isAway = ({ state, fault, not_before }: DeliveryRow) =>
+    state === "wanting" || (not_before > now && (fault === "held" || fault === "denied"));
+  const gives = (row: DeliveryRow) =>
+    isAway(row) || (row.fault === "full" && (goesBefore(failed, row) || (inVain > triesForSmaller && failed.size < row.size)));
+  const givers = queue.begunAt(lane.name).filter((row) => row.id !== failed.id && gives(row) && queue.rooms.mayGive(row.id));
+  if (givers.length === 0) return false;
+  const held = await heldOf(engine, lane, failed, signal);
+  if (held === undefined || held < 0) return false;
+  const giving: DeliveryRow[] = [];
+  let given = 0;
+  for (const row of givers.reverse().slice(0, askedMost)) {
+    if (held + given >= failed.size) break;
+    const there = await heldOf(engine, lane, row, signal);
+    if (there === undefined) return false;
+    if (there <= 0 || there >= row.size) {
+      queue.rooms.noteNone(row);
+      continue;
     }
-    for (const last of giversAfter(at).reverse()) {
-      const gave = await gaveRoom(engine, lane, last, first, { held, waits: false, isNews: failed.tries === 0 }, signal);
-      if (gave !== false) return gave === true;
-    }
-    return undefined;
+    giving.push(row);
+    given += there;
   }
-  return undefined;
-}
-
-/** What is alone in holding room has none for the rest of it, and keeps smaller ones from going: it gives them that, once what waits is worth it. */
-async function roomForSmaller(
-  engine: Engine,
-  lane: Lane,
-  begun: readonly DeliveryRow[],
-  failed: DeliveryRow,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const { queue } = engine;
-  const before = queue.rooms.of(failed.id).given;
-  if (failed.tries < triesForSmaller || (before?.held === Infinity && !before.mayAgain)) return false;
-  const larger = begun
-    .filter(({ state, fault, size }) => state === "ready" && fault === "full" && size > failed.size)
-    .filter(({ id }) => !queue.rooms.of(id).givesNone && !queue.rooms.of(id).gaveInVain)
-    .sort((a, b) => a.size - b.size);
-  for (const large of larger.slice(0, askedMost)) {
-    const held = await heldOf(engine, lane, large, signal);
-    if (held === undefined) return false;
-    if (held <= 0) queue.rooms.note(large, { givesNone: true });
-    if (held < failed.size || queue.fullBytes(lane.name, held) < held * worthShare) continue;
-    const gave = await gaveRoom(engine, lane, large, failed, { held: Infinity, waits: true, isNews: false }, signal);
-    if (gave !== false) return gave === true;
+  if (held + given + slackBytes < failed.size) return false;
+  const isWorth = queue.fullBytes(lane.name, Math.max(given, failed.size)) >= given * worthShare;
+  if (!isWorth && giving.some(({ weight }) => weight >= failed.weight)) return false;
+  let made = false;
+  for (const row of giving) {
+    const gave = await gaveRoom(engine, lane, row, failed, inVain === 1, signal);
+    if (gave === undefined) break;
+    made ||= gave;
   }
-  return false;
+  if (made) await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", failed.id));
+  return made;
 }
 
 /** How much of it the target has, -1 where it refuses to say; undefined where it cannot be asked now. Some say where they are asked already that they have no room for it. */
@@ -96,13 +72,13 @@ function heldOf(engine: Engine, lane: Lane, row: DeliveryRow, signal: AbortSigna
   );
 }
 
-/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. `held`: what the target has of `first`. What gave it a second time to what is no larger is tried ever more seldom, `waits`: the first time, too. */
+/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. */
 async function gaveRoom(
   engine: Engine,
   lane: Lane,
   last: DeliveryRow,
   first: DeliveryRow,
-  { held, waits, isNews }: { readonly held: number; readonly waits: boolean; readonly isNews: boolean },
+  isNews: boolean,
   signal: AbortSignal,
 ): Promise<boolean | undefined> {
   const { queue, journal, events, clock } = engine;
@@ -119,28 +95,28 @@ async function gaveRoom(
   let isOfSource = false;
   let wait: { readonly afterMs: number; readonly fault: { kind: string; reason: string; tries: number } } | undefined;
   try {
-    const made = await begunAs(engine, lane, last, signal, (job) =>
+    const gave = await begunAs(engine, lane, last, signal, (job) =>
       job.giveRoom().catch((error: unknown) => {
         isOfSource = job.broken !== undefined;
         throw error;
       }),
     );
-    if (!made) {
-      queue.rooms.note(last, { givesNone: true });
+    if (!gave) {
+      queue.rooms.noteNone(last);
       return false;
     }
-    const times = queue.rooms.of(last.id).madeWay?.times ?? 0;
-    const afterMs = last.size < first.size ? 0 : madeWayMsAfter(waits ? times + 1 : times);
-    const again = afterMs === 0 ? "" : `; again in ${Math.ceil(afterMs / 60_000)} min`;
-    events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}${again}`, facts);
-    if (afterMs > 0) wait = { afterMs, fault: { kind: "full", reason: `it made way there for ${first.path}`, tries: last.tries } };
-    if (last.size >= first.size) queue.rooms.note(last, { madeWay: { times: times + 1, epoch: lane.state.epoch } });
-    queue.rooms.saysNothing(last.id);
-    queue.rooms.gave(first, held, last.id);
+    const times = queue.rooms.gave(last, lane.state.epoch);
+    const afterMs = madeWayMsAfter(goesBefore(first, last) ? times : times + 1);
+    wait = { afterMs, fault: { kind: "full", reason: `it made way there for ${first.path}`, tries: last.tries } };
+    events.say(
+      "warn",
+      "again",
+      `${what} is taken away there: it took the room of ${first.path}; again in ${Math.ceil(afterMs / 60_000)} min`,
+      facts,
+    );
     // What became of earlier bytes of either says nothing of what the target keeps.
     queue.sentFrom.delete(last.id);
     queue.sentFrom.delete(first.id);
-    await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
     return true;
   } catch (error) {
     const refused = isFault(error, "denied", "rejected");

@@ -279,7 +279,8 @@ export class PushJob {
     try {
       await this.discardBegun();
     } catch (error) {
-      if (held > 0) await journal.apply(() => mark(restart));
+      // Without an answer it may have been taken away.
+      if (held > 0 && isFault(error, "denied", "rejected")) await journal.apply(() => mark(restart));
       throw error;
     }
     return held > 0;

@@ -66,10 +66,13 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     },
     givesWay: (running) => {
       if (lane.device.target?.features.resume !== true) return undefined;
-      const last = running.reduce((a, b) => (goesBefore(a.delivery, b.delivery) ? b : a));
+      const { rooms } = engine.queue;
+      const isBefore = (a: DeliveryRow, b: DeliveryRow) =>
+        rooms.hasGiven(a.id) === rooms.hasGiven(b.id) ? goesBefore(a, b) : rooms.hasGiven(b.id);
+      const last = running.reduce((a, b) => (isBefore(a.delivery, b.delivery) ? b : a));
       if (last.delivery.size - (last.transfer?.offset ?? 0) <= worthBytes) return undefined;
-      const best = engine.queue.best(lane.name);
-      return best !== undefined && goesBefore(best, last.delivery) ? last : undefined;
+      const best = engine.queue.next(lane.name);
+      return best !== undefined && isBefore(best, last.delivery) ? last : undefined;
     },
   });
 }
@@ -86,7 +89,6 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   const stops = gates.filter((gate) => gate !== undefined);
   const joined = joinSignals(signal, ...stops);
   const job = new PushJob(engine, lane, target, version, work, joined.signal);
-  const given = delivery.state === "discard" ? undefined : queue.rooms.begins(lane.name);
   try {
     const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
     if (receipt === undefined)
@@ -105,15 +107,13 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     }
     lane.noteSuccess();
     queue.sentFrom.delete(delivery.id);
+    queue.rooms.forget(delivery.id);
     if (receipt !== undefined) {
       // It found none before: somebody made some.
-      const found = delivery.fault === "full";
-      if (found) await engine.journal.apply(() => queue.dueUpTo(lane.name, delivery.size));
+      if (delivery.fault === "full") await engine.journal.apply(() => queue.dueUpTo(lane.name, delivery.size));
       lane.noteTaken();
-      queue.rooms.took(lane.name, found);
     }
   } catch (error) {
-    if (given !== undefined && (given !== delivery.id || !isFault(error, "full"))) queue.rooms.saysNothing(given);
     await settle(engine, lane, version, delivery, error, job, signal);
   } finally {
     joined.release();
@@ -197,9 +197,9 @@ async function settle(
       const known = delivery.fault === facts.fault;
       const isFull = ofTarget && facts.fault === "full";
       // Nothing became free since the try before.
-      const inVain = isFull && known && !job.progress;
-      const afterMs = inVain && !wasted ? fullMsAfter(tries, 1 + queue.readyFor(lane.name)) : action.afterMs;
-      await again(afterMs, refused || wasted || inVain || countsAsTry(cause) ? tries + 1 : tries);
+      const inVain = isFull ? queue.rooms.refused(delivery, job.progress) : 0;
+      const afterMs = inVain > 0 && !wasted ? fullMsAfter(inVain - 1, 1 + queue.readyFor(lane.name)) : action.afterMs;
+      await again(afterMs, refused || wasted || inVain > 0 || countsAsTry(cause) ? tries + 1 : tries);
       const inARow = tries === 0 && (refused || (!ofSource && isFault(cause, "transient"))) ? lane.noteFailed() : 0;
       const isNews = ofTarget
         ? lane.stopped === undefined || !(known || delivery.fault === null)
@@ -208,7 +208,7 @@ async function settle(
       // What it holds of its source others may need now.
       job.close();
       if (isFull) lane.noteFull();
-      if (inVain && (await makeRoom(engine, lane, delivery, signal))) return;
+      if (inVain > 0 && (await makeRoom(engine, lane, delivery, inVain, signal))) return;
       if (ofTarget) lane.pauseTarget(isFull ? fullMs : afterMs, reason);
       events.say(
         isNews ? "warn" : "debug",

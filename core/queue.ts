@@ -315,7 +315,7 @@ export class Queue {
   }
 
   /** The best delivery that is ready for a target; not yet claimed, nor one whose last push has not ended. */
-  best(target: string, which: { readonly refused?: boolean } = {}): DeliveryRow | undefined {
+  best(target: string, which: { readonly refused?: boolean; readonly but?: readonly string[] } = {}): DeliveryRow | undefined {
     // More than one, of which most are not due, are dear to find.
     const [best] = this.bestOf(target, 1, which);
     if (best === undefined || !this.pushing.has(best.id)) return best;
@@ -323,13 +323,25 @@ export class Queue {
   }
 
   /** The best deliveries that are ready for a target, best first; of those, without `refused`, which it did not deny before. */
-  bestOf(target: string, limit: number, { refused = true }: { readonly refused?: boolean } = {}): DeliveryRow[] {
-    const but = refused ? "" : "AND fault IS NOT 'denied'";
+  bestOf(
+    target: string,
+    limit: number,
+    { refused = true, but = [] }: { readonly refused?: boolean; readonly but?: readonly string[] } = {},
+  ): DeliveryRow[] {
+    const without = `${refused ? "" : "AND fault IS NOT 'denied'"} ${but.length === 0 ? "" : `AND id NOT IN (${but.map(() => "?").join(", ")})`}`;
     return this.journal.all<DeliveryRow>(
-      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${but} ${bestFirst} ${atMost(limit)}`,
+      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${without} ${bestFirst} ${atMost(limit)}`,
       target,
       this.clock.monotonicMs(),
+      ...but,
     );
+  }
+
+  /** The best delivery that is ready, and has its turn: what gave its room at a full target comes behind all others; with `refusedLast` what it denied before, too. */
+  next(target: string, refusedLast = false): DeliveryRow | undefined {
+    const but = this.rooms.gaveAt(target);
+    const first = refusedLast || but.length > 0 ? this.best(target, { refused: !refusedLast, but }) : undefined;
+    return first ?? this.best(target);
   }
 
   /** Whether anything is being sent to a target, or goes soon. */
@@ -383,7 +395,7 @@ export class Queue {
     for (;;) {
       const left = discardsFirst ? this.#toDiscard(target) : undefined;
       if (left !== undefined) return left;
-      const row = (refusedLast ? this.best(target, { refused: false }) : undefined) ?? this.best(target);
+      const row = this.next(target, refusedLast);
       if (row === undefined) return this.#toDiscard(target);
       if (!may(row)) return "full";
       // It may have been taken while a checkpoint of the journal was waited for.
@@ -630,15 +642,15 @@ export class Queue {
   }
 
   /**
-   * Inside `apply`. Whatever waits for or from this device is due now (a presence edge), but for what it refused as a target where `refused` stays, and what made way there, if it is the same by its `epoch`; what an unknown error parked is tried again.
+   * Inside `apply`. Whatever waits for or from this device is due now (a presence edge), but for what it refused as a target where `refused` stays, and what gave its room at a full target, if it is the same by its `epoch`; what an unknown error parked is tried again.
    */
   dueNow(device: string, { refused = "due", epoch }: { readonly refused?: "due" | "stays"; readonly epoch?: string } = {}): void {
-    const madeWay = this.rooms.madeWayAt(device, epoch);
+    const gave = this.rooms.gaveBut(device, epoch);
     const but = refused === "due" ? "" : "AND NOT (target = ?1 AND fault IS 'denied')";
     this.journal.run(
-      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (${madeWay.map((_, n) => `?${n + 2}`).join(", ")})`,
+      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (${gave.map((_, n) => `?${n + 2}`).join(", ")})`,
       device,
-      ...madeWay,
+      ...gave,
     );
     const unparked = this.journal.run(
       `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked'
@@ -654,7 +666,7 @@ export class Queue {
    */
   retry(ids: readonly string[], decided = false): void {
     for (const id of ids) {
-      this.rooms.asked(id);
+      this.rooms.forget(id);
       const { sending, ...marks } = this.marksOf(id);
       const isDecided = decided && sending !== undefined;
       if (isDecided) this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });

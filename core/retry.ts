@@ -63,9 +63,9 @@ export function costlyRefusedMsAfter(tries: number): number {
   return Math.min(costlyRefusedCapMs, 2 * refusedMs * 2 ** Math.min(tries, 10));
 }
 
-/** Again, when what was sent of it to a full target made way there, so many `times` before: at once, then ever more seldom, as all that has room goes again. */
+/** Again, when what was sent of it to a full target made way there, so many `times` before: ever more seldom, as all that has room goes again. Not at once: it would take what becomes free for another. */
 export function madeWayMsAfter(times: number): number {
-  return times === 0 ? 0 : Math.min(madeWayCapMs, refusedCapMs * 4 ** Math.min(times - 1, 10));
+  return times === 0 ? refusedMs : Math.min(madeWayCapMs, refusedCapMs * 4 ** Math.min(times - 1, 10));
 }
 
 export function actionFor(error: unknown, tried: Tried, random: number): Action {

@@ -1,58 +1,32 @@
-/**
- * What is known of the room at full targets, of each delivery: who gave it to whom (`full-target.ts`), and what was made of it. Of this run only: after
- * a start everything is tried anew.
- */
-
-/** `by` gave its room to a delivery of which the target had `held` bytes; Infinity: whatever it has. */
-interface Given {
-  readonly held: number;
-  readonly by: string;
-  /** The target took a file since. */
-  mayAgain: boolean;
-}
+/** What is known of deliveries for which their target had no room (`full-target.ts`). Of this run only: after a start each is tried anew. */
+import type { DeliveryRow } from "./rows.js";
 
 interface Known {
   readonly target: string;
-  /** Until the target has more of it than when it was last given room, or took a file, it gets none. */
-  given?: Given;
+  /** So often in a row, with nothing of it taken in between; the first of these may have taken some. */
+  refused?: number;
   /** It has nothing where it was begun, or all of it; until it is tried again. */
   givesNone?: boolean;
-  /** It gave its room to one that made nothing of it, perhaps as it goes to another file system: it gives no more, until it finds none itself. */
-  gaveInVain?: boolean;
-  /** How often what was sent of it made way for what is no larger, and at which attachment it did last. */
-  madeWay?: { readonly times: number; readonly epoch: string | undefined };
+  /** How often what was sent of it was taken away there for another, and at which attachment it was last. */
+  gave?: number;
+  epoch?: string | undefined;
 }
 
 export class Rooms {
   /** By delivery. */
   readonly #known = new Map<string, Known>();
-  /** By target: who was given room, until something is sent there. */
-  readonly #next = new Map<string, string>();
 
-  of(id: string): Omit<Readonly<Known>, "target"> {
-    return this.#known.get(id) ?? {};
+  #of({ id, target }: Pick<DeliveryRow, "id" | "target">): Known {
+    const known = this.#known.get(id) ?? { target };
+    this.#known.set(id, known);
+    return known;
   }
 
-  note({ id, target }: { readonly id: string; readonly target: string }, what: Omit<Known, "target">): void {
-    this.#known.set(id, { ...this.#known.get(id), target, ...what });
-  }
-
-  /** `last` gave its room to `first`, which is next there. */
-  gave(first: { readonly id: string; readonly target: string }, held: number, last: string): void {
-    this.note(first, { given: { held, by: last, mayAgain: false } });
-    this.#next.set(first.target, first.id);
-  }
-
-  /** Something is sent to a target: who was given room there, and was not sent since. */
-  begins(target: string): string | undefined {
-    const next = this.#next.get(target);
-    this.#next.delete(target);
-    return next;
-  }
-
-  /** Another was sent first, or it broke off: that says nothing of the room that it was given. */
-  saysNothing(id: string): void {
-    delete this.#known.get(id)?.given;
+  /** It found no room, after `progress` or none. How often in vain by now: the first time somebody may have taken what was free. */
+  refused(row: DeliveryRow, progress: boolean): number {
+    const known = this.#of(row);
+    known.refused = progress ? 1 : (known.refused ?? (row.fault === "full" ? 1 : 0)) + 1;
+    return known.refused - 1;
   }
 
   /** It may have something there again. */
@@ -60,30 +34,48 @@ export class Rooms {
     delete this.#known.get(id)?.givesNone;
   }
 
-  /** A target took a file: `found`, one for which it had no room before. */
-  took(target: string, found: boolean): void {
-    for (const known of this.#known.values()) {
-      if (known.target !== target) continue;
-      if (found) delete known.gaveInVain;
-      if (known.given !== undefined) known.given.mayAgain = true;
-    }
+  noteNone(row: DeliveryRow): void {
+    this.#of(row).givesNone = true;
   }
 
-  /** What made way at a target, at that attachment. */
-  madeWayAt(target: string, epoch: string | undefined): string[] {
+  mayGive(id: string): boolean {
+    return this.#known.get(id)?.givesNone !== true;
+  }
+
+  /** What was sent of it is taken away, at that attachment. How often it was before. */
+  gave(row: DeliveryRow, epoch: string | undefined): number {
+    const known = this.#of(row);
+    const before = known.gave ?? 0;
+    known.gave = before + 1;
+    known.epoch = epoch;
+    known.givesNone = true;
+    return before;
+  }
+
+  hasGiven(id: string): boolean {
+    return this.#known.get(id)?.gave !== undefined;
+  }
+
+  /** What was taken away at a target, and may fill it again: others go first. */
+  gaveAt(target: string): string[] {
+    return [...this.#known].flatMap(([id, known]) => (known.gave !== undefined && known.target === target ? [id] : []));
+  }
+
+  /** What was taken away, and waits for longer each time: not due because a device is there, but for another target than the one where that was, by its `epoch`. */
+  gaveBut(device: string, epoch: string | undefined): string[] {
     return [...this.#known].flatMap(([id, known]) =>
-      known.target === target && known.madeWay !== undefined && known.madeWay.epoch === epoch ? [id] : [],
+      known.gave !== undefined && (known.target !== device || known.epoch === epoch) ? [id] : [],
     );
   }
 
   /** A target is met that may be another than the one of before. */
   isNew(target: string): void {
-    for (const known of this.#known.values()) if (known.target === target) delete known.madeWay;
+    for (const [id, known] of this.#known) if (known.target === target) this.#known.delete(id);
   }
 
-  /** A person wants it tried. */
-  asked(id: string): void {
-    delete this.#known.get(id)?.madeWay;
+  /** A person wants it tried, or it has ended. */
+  forget(id: string): void {
+    this.#known.delete(id);
   }
 
   forgetEnded(isOpen: (id: string) => boolean): void {

@@ -14,7 +14,7 @@ test("a target that is full of what was begun at once: the last gives its room t
   const bench = new Bench(t);
   const card = new FakeDevice("card");
   const out = new FakeDevice("out", { target: { concurrency: 3 } });
-  out.room = 4_900_000;
+  out.room = 7_500_000;
   for (const [n, name] of ["c", "b", "a"].entries()) card.put(`${name}.bin`, randomBytes(5_000_000), t0 + n * 1000);
   let [begun, go] = [0, (): void => undefined];
   const all = new Promise<void>((resolve) => (go = resolve));
@@ -36,10 +36,9 @@ test("a target that is full of what was begun at once: the last gives its room t
     lane?.resumeTarget();
   };
   await until(bench, "it is full", () => begun === 3 && isFull());
-  await again(4_900_000);
-  await until(bench, "the last gave way", () => isFull() && held().length === 2);
-  await again(4_900_000);
-  await until(bench, "the first has all of it", () => isFull() && held().join() === "4900000");
+  await again(7_500_000);
+  await until(bench, "the last gave its room to the first", () => isFull() && out.files.has("a.bin"));
+  assert.deepEqual(held(), [2_500_000]);
   await again(10_500_000);
   await until(bench, "what fits is there", () => isFull() && out.files.size === 2);
   assert.deepEqual([...out.files.keys()], ["a.bin", "b.bin"]);
@@ -125,28 +124,6 @@ test("what a full target has no room for a second time waits longer than the tar
   await until(bench, "the other", () => out.files.has("b.bin"));
 });
 
-test("what gave way to what is more urgent, and then holds the room that this needs, gives it", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { inPlace: true });
-  const out = new FakeDevice("out", { target: { concurrency: 1 } });
-  out.room = 11_000_000;
-  card.put("b.bin", randomBytes(10_000_000), t0);
-  card.before = (call) => (call === "read b.bin 3932160" ? new Promise(() => undefined) : undefined);
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "a part", () => [...out.partials.values()].some(({ length }) => length === 3_932_160));
-  card.before = () => undefined;
-  card.put("a.bin", randomBytes(10_000_000), t0 + 1000);
-  card.changes$.next();
-  const { engine } = bench.daemon;
-  const lane = engine.lanes.get("out");
-  await until(bench, "it is full", () => (lane?.pausedMs ?? 0) > 0 && engine.queue.pushing.size === 0);
-  await engine.journal.apply(() => {
-    engine.queue.dueNow("out");
-  });
-  lane?.resumeTarget();
-  await until(bench, "it is there", () => out.files.has("a.bin"));
-});
-
 test("what cannot be taken away at a full target: the one before it gives its room, and it is not told each time", async (t) => {
   const out = new FakeDevice("out", { target: { concurrency: 3 } });
   const { bench, tried, held, again } = await filled(t, ["a.bin", "b.bin", "c.bin"], 5_000_000, 4_900_000, out);
@@ -167,31 +144,33 @@ test("what cannot be taken away at a full target: the one before it gives its ro
 test("a full target to which more is handed on than it takes: the first goes on with the room that the last gave, and the next keeps what it has", async (t) => {
   const out = new FakeDevice("out", { target: { concurrency: 3 } });
   out.handsAll = true;
-  const { bench, tried, held, isFull } = await filled(t, ["a.bin", "b.bin", "c.bin"], 5_000_000, 4_900_000, out);
+  const { bench, again, held, isFull } = await filled(t, ["a.bin", "b.bin", "c.bin"], 5_000_000, 7_500_000, out);
   const before = new Map(held());
   // What was handed on seemed to be taken.
-  while (held().length === 3) await tried();
-  await until(bench, "the first has its room", () => isFull() && new Map(held()).get("a.bin") !== before.get("a.bin"));
-  assert.equal(new Map(held()).get("b.bin"), before.get("b.bin"));
+  for (let n = 0; n < 9 && !out.files.has("a.bin"); n++) {
+    const calls = out.calls.length;
+    await again();
+    await until(bench, "tried", () => out.calls.length > calls && isFull());
+  }
+  assert.ok(out.files.has("a.bin"));
+  assert.ok(Number(new Map(held()).get("b.bin")) >= Number(before.get("b.bin")));
 });
 
-test("what a full target refuses again with the room that the last gave takes no more from others; what broke off there gives none", async (t) => {
+test("what a full target refuses again with the room that others gave takes it no more for a while; what broke off there gives none", async (t) => {
   const out = new FakeDevice("out", { target: { concurrency: 4 } });
-  const { bench, engine, tried, held } = await filled(t, ["a.bin", "b.bin", "c.bin", "d.bin"], 5_000_000, 4_900_000, out);
+  const { bench, engine, tried, held } = await filled(t, ["a.bin", "b.bin", "c.bin", "d.bin"], 5_000_000, 8_000_000, out);
   await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET fault = 'transient' WHERE path = 'd.bin'"));
   out.before = (call) => {
     if (call.startsWith("write a.bin")) throw new Fault("full", "it is too large for the quota");
     return undefined;
   };
-  const before = held();
-  assert.equal(before.length, 4);
+  assert.equal(held().length, 4);
   for (let n = 0; n < 4; n++) await tried();
   const gave = saidOf(bench, "again").filter((message) => message.includes("is taken away there"));
   assert.deepEqual(
-    before.filter(([name, bytes]) => new Map(held()).get(name) !== bytes).map(([name]) => name),
-    ["c.bin"],
+    gave.map((message) => message.replace(/ → .*; /, ": ")),
+    ["card:c.bin: again in 1 min", "card:b.bin: again in 1 min"],
   );
-  assert.equal(gave.length, 1, gave.join("\n"));
 });
 
 test("where the first at a full target makes nothing of the room that it is given, the next gets it, and is whole", async (t) => {
@@ -299,25 +278,30 @@ test("what makes room for itself at a full target is not sent beside that, thoug
   await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
 });
 
-test("what gave its room at a full target had no name there: what somebody else puts under that by then is theirs, and not replaced once the file grows", async (t) => {
-  const out = new FakeDevice("out");
-  const { bench, card, again, rowOf } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
-  const { bytes } = card.files.get("b.bin") ?? assert.fail();
-  out.before = (call) => {
-    if (call !== "discard b.bin") return undefined;
-    out.before = () => undefined;
-    out.put("b.bin", bytes);
-    out.room = Infinity;
-    return undefined;
-  };
-  await again();
-  await until(bench, "both", () => bench.states("out").every((state) => state === "done"));
-  assert.equal((JSON.parse(rowOf("b.bin").receipt ?? "{}") as StoredReceipt).found, true);
-  card.put("b.bin", Buffer.concat([bytes, randomBytes(1000)]), t0 + 1000);
-  card.changes$.next();
-  await until(bench, "the longer one", () => bench.states("out").join() === "done,done,done");
-  assert.ok(out.files.get("b.bin")?.bytes.equals(bytes));
-});
+for (const how of ["", ", without an answer"])
+  test(`what was taken away at a full target${how} had no name there: what somebody else puts under that by then is theirs, and not replaced once the file grows`, async (t) => {
+    const out = new FakeDevice("out");
+    const { bench, card, isFull, again, rowOf } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
+    const { bytes } = card.files.get("b.bin") ?? assert.fail();
+    out.before = (call) => {
+      if (call !== "discard b.bin") return undefined;
+      out.before = () => undefined;
+      out.put("b.bin", bytes);
+      out.room = Infinity;
+      if (how === "") return undefined;
+      for (const name of out.partials.keys()) if (name.includes("b.bin")) out.partials.delete(name);
+      throw new Fault("transient", "the connection broke");
+    };
+    await again();
+    await until(bench, "it is taken away", () => out.files.has("b.bin") && (how === "" || isFull()));
+    await again();
+    await until(bench, "both", () => bench.states("out").every((state) => state === "done"));
+    assert.equal((JSON.parse(rowOf("b.bin").receipt ?? "{}") as StoredReceipt).found, true);
+    card.put("b.bin", Buffer.concat([bytes, randomBytes(1000)]), t0 + 1000);
+    card.changes$.next();
+    await until(bench, "the longer one", () => bench.states("out").join() === "done,done,done");
+    assert.ok(out.files.get("b.bin")?.bytes.equals(bytes));
+  });
 
 test("what gave its room at a full target that takes only what is whole here, and is being pulled anew, takes no turn there until it is", async (t) => {
   const out = new FakeDevice("out", { target: { needs: "sealed" } });
@@ -343,43 +327,6 @@ test("what gave its room at a full target that takes only what is whole here, an
   await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
 });
 
-test("what gave its room in vain, as where another file system than its own is full, gives it to no other either, also when the target took files since", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { inPlace: true });
-  const out = new FakeDevice("out", { target: { concurrency: 1 } });
-  card.put("large.bin", randomBytes(9_000_000), t0);
-  for (const name of ["a", "b", "c"]) card.put(`full/${name}.bin`, "content", t0 + 1000);
-  out.before = (call) => {
-    if (call.startsWith("write full/")) throw new Fault("full", "no space is left there");
-    return undefined;
-  };
-  // Part of it goes before it stands still.
-  card.before = (call) => (Number(/^read large\.bin (\d+)$/.exec(call)?.[1] ?? 0) < 1_000_000 ? undefined : new Promise(() => undefined));
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  const { engine } = bench.daemon;
-  const lane = engine.lanes.get("out") ?? assert.fail();
-  const isSent = () => {
-    lane.resumeTarget();
-    const held = [...out.partials.values()].some(({ length }) => length > 1_000_000);
-    return held && [...engine.queue.pushing.values()].some(({ delivery }) => delivery.path === "large.bin");
-  };
-  for (let n = 0; n < 3; n++) {
-    await until(bench, "a part", isSent);
-    card.put(`${n}.bin`, "small", t0 + 2000 + n);
-    card.changes$.next();
-    await until(bench, "a file more", () => out.files.has(`${n}.bin`) && isSent());
-    await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0 WHERE state = 'ready'"));
-    engine.work$.next();
-    await until(bench, "it is full", () => lane.pausedMs > 0 && engine.queue.pushing.size === 0);
-  }
-  assert.equal(saidOf(bench, "again").filter((message) => message.includes("is taken away there")).length, 1);
-  card.before = () => undefined;
-  await until(bench, "the large one", () => {
-    lane.resumeTarget();
-    return out.files.has("large.bin");
-  });
-});
-
 test("what finds no room where others do, as on another file system below the same root, is not tried anew after each of them", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { inPlace: true });
@@ -401,7 +348,7 @@ test("what finds no room where others do, as on another file system below the sa
   await until(bench, "the others", () => out.files.size === 20);
 });
 
-test("a larger one that made way in vain, as where the smaller goes to another file system, does not do so again", async (t) => {
+test("a larger one that makes way in vain, as where the smaller goes to another file system, does so ever more seldom", async (t) => {
   const out = new FakeDevice("out");
   const { bench, card, engine, turnOf, rowOf } = await filled(t, ["a.bin"], 8_000_000, 5_000_000, out);
   out.before = (call) => {
@@ -416,7 +363,8 @@ test("a larger one that made way in vain, as where the smaller goes to another f
   assert.deepEqual([gave(), rowOf("a.bin").reason], [1, "it made way there for full/b.bin"]);
   await turnOf("a.bin");
   for (let n = 0; n < 6; n++) await turnOf("full/b.bin");
-  assert.equal(gave(), 1);
+  const waitsMin = (rowOf("a.bin").not_before - engine.clock.monotonicMs()) / 60_000;
+  assert.ok(gave() === 2 && waitsMin > 39, `${gave()} times, ${waitsMin}`);
 });
 
 test("a larger one makes no way for less than a hundredth of what it holds, nor where nobody can tell what that is", async (t) => {
