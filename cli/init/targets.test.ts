@@ -76,6 +76,16 @@ test("an FTP server that is not there: its fingerprint can be typed, and is look
   await assert.rejects(asked(t, person("1", "127.0.0.1", gone, "u", "secret", "abc")), /it looks like "SHA256:…"/);
 });
 
+test("an address with its port, or a URL, is asked for again: the port is the next question", async (t) => {
+  for (const way of ["1", "2"])
+    for (const typed of [`127.0.0.1:${gone}`, "ftp://127.0.0.1", "me@nas.local"])
+      await assert.rejects(asked(t, person(way, typed, gone, "u", "secret", "", "")), (error: Error) =>
+        error.message.startsWith(`Its name or address: "${typed}": a host name or an address: no `),
+      );
+  const { device } = await asked(t, person("1", "[::1]", gone, "u", "secret", ""));
+  assert.equal(device.value.host, "[::1]");
+});
+
 test("an SFTP server shows its host key, which is believed because a person says so", { skip: openssh.skip ?? false }, async (t) => {
   const server = await openssh.start();
   t.after(() => server.stop());

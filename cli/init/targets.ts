@@ -1,10 +1,12 @@
 /** Where files are to go, asked of a person: the device, what has to be kept secret for it, and whom to believe there. */
 import { hostname } from "node:os";
+import * as v from "valibot";
 import { RealClock } from "../../core/clock.js";
 import type { DeviceConfig } from "../../core/config.js";
 import { isFault } from "../../core/errors.js";
 import { typeOf } from "../../core/host-key.js";
 import { fingerprintOf, parseFingerprint } from "../../core/net.js";
+import { host as hostOption } from "../../core/options.js";
 import { presets } from "../../plugins/post/presets.js";
 import { hostKeyOf } from "../../plugins/sftp/login.js";
 import type { SftpOptions } from "../../plugins/sftp/options.js";
@@ -34,6 +36,7 @@ export interface Asking {
 
 const lookMs = 15_000;
 const needed = (answer: string) => (answer === "" ? "it cannot be left out" : undefined);
+const aHost = (answer: string) => needed(answer) ?? v.safeParse(hostOption(), answer).issues?.[0].message;
 const aPort = (answer: string) =>
   /^\d+$/.test(answer) && Number(answer) > 0 && Number(answer) < 65_536 ? undefined : "a port, from 1 to 65535";
 const aUrl = (answer: string) => (/^https?:\/\//.test(answer) && URL.canParse(answer) ? undefined : 'a URL that begins with "https://"');
@@ -52,7 +55,7 @@ export async function askTarget(asking: Asking): Promise<Target | undefined> {
 }
 
 async function ftp({ asker, vehicle, config, has }: Asking): Promise<Target> {
-  const host = await asker.ask("Its name or address", "", needed);
+  const host = await asker.ask("Its name or address", "", aHost);
   const port = Number(await asker.ask("Its port", "2121", aPort));
   const user = await asker.ask("User", vehicle, needed);
   const { value: password, secrets } = await kept(asker, "ground", has);
@@ -109,7 +112,7 @@ async function deviceOf(device: object, config: string): Promise<DeviceConfig> {
 }
 
 async function sftp({ asker, config, has }: Asking): Promise<Target> {
-  const host = await asker.ask("Its name or address", "", needed);
+  const host = await asker.ask("Its name or address", "", aHost);
   const port = Number(await asker.ask("Its port", "22", aPort));
   const user = await asker.ask("User", "", needed);
   const key = await asker.ask("The file of its private key, which the user filesync may read (Enter: a password)", "");
