@@ -67,6 +67,7 @@ test("an address goes in its encoded forms, and keeps its domain where it is pla
 test("secrets are found by the name of their key, through env and file, in URLs, in arguments; paths are none", () => {
   const raw = {
     a: { password: "hunter2", passwordHash: "scrypt$1$2", privateKey: "/home/pi/.ssh/id_ed25519", port: 2121 },
+    ground: { type: "ftp", password: { credential: "ground" } },
     b: { password: { env: "PW" }, passphrase: { file: "x.secret" }, pin: 1, token: 123456 },
     c: { url: "https://x.org/in?key=qwertz", headers: { "X-Any": "tell-nobody" } },
     d: { onSafe: ["/usr/bin/curl", "-H", "X-Auth: abcdef0123456789abc", "--user=me:word"] },
@@ -86,5 +87,5 @@ test("secrets are found by the name of their key, through env and file, in URLs,
     "brokerword",
   ])
     assert.ok(found.includes(one), `${one} of ${found.join(" ")}`);
-  for (const one of ["/home/pi/.ssh/id_ed25519", "2121", "PW", "x.secret", "/usr/bin/curl"]) assert.ok(!found.includes(one), one);
+  for (const one of ["/home/pi/.ssh/id_ed25519", "2121", "PW", "x.secret", "ground", "/usr/bin/curl"]) assert.ok(!found.includes(one), one);
 });

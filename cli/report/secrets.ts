@@ -35,7 +35,8 @@ export function secretsOf(parsed: unknown, raw: unknown, lookup: Lookup): string
       if (typeof file === "string") add(lookup({ file }) ?? "");
       for (const [key, inner] of Object.entries(value)) {
         // What these name is no secret; what a credential leads to, only `parsed` knows.
-        walk(inner, (below && !["env", "file", "credential"].includes(key)) || secretKey.test(key) || key === "headers");
+        const names = below && ["env", "file", "credential"].includes(key);
+        walk(inner, !names && (below || secretKey.test(key) || key === "headers"));
         if (["onSafe", "command"].includes(key) && Array.isArray(inner)) for (const one of inner.slice(1)) argument(one, add);
       }
     }
