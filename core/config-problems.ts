@@ -70,18 +70,22 @@ export function tooDeep(text: string): ConfigProblem | undefined {
   return undefined;
 }
 
-/** What is wrong, in words. `written`: what stands there. `beside`: keys that an object beside these of `schema` may have. */
+/** What is wrong, in words. `written`: what stands there. `beside`: keys that an object beside these of `schema` may have. `modesWith`: modes of routes that have a key. */
 export function messageOf(
   issue: v.BaseIssue<unknown>,
   schema: v.GenericSchema,
   inner: (string | number)[],
   written: unknown,
   beside: readonly string[],
+  modesWith: (key: string) => readonly string[],
 ): string {
   const key = String(inner.at(-1) ?? "");
   const entries = entriesAt(schema, inner.slice(0, -1));
   const isRoute = entries !== undefined && "from" in entries;
   if (isUnknownKey(issue) && isRoute && beside.includes(key)) return `unknown key "${key}" in a route: it belongs to a device`;
+  const modes = isUnknownKey(issue) && isRoute ? modesWith(key) : [];
+  if (modes.length > 0)
+    return `unknown key "${key}" in a route of this mode: it belongs to "mode": ${modes.map((mode) => `"${mode}"`).join(" or ")}`;
   if (isUnknownKey(issue) && entries !== undefined)
     return `unknown key "${key}"${suggestion(key, [...Object.keys(entries), ...(inner.length === 1 && !isRoute && !("devices" in entries) ? beside : [])])}`;
   if (issue.received === "undefined") {

@@ -153,6 +153,12 @@ export interface ReadRoutes {
   readonly unsure: Set<string>;
 }
 
+/** The modes whose routes may have this key. */
+export function modesWith(key: string): string[] {
+  const schemas = { copy: routeSchema, mirror: mirrorSchema, "two-way": twoWaySchema };
+  return Object.entries(schemas).flatMap(([mode, { entries }]) => (Object.hasOwn(entries, key) ? [mode] : []));
+}
+
 export function readRoutes(entries: readonly unknown[], around: Around): ReadRoutes {
   const read: ReadRoutes = { routes: [], syncs: [], out: [], unsure: new Set() };
   // First those that others may not touch.

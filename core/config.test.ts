@@ -363,7 +363,7 @@ test("two-way routes: what they take, whom they fight", async () => {
   assert.equal(config?.syncs[0]?.into, "x/y");
   assert.deepEqual(config?.syncs[0]?.maxDeletes, { share: 0.05, least: 20 });
   assert.deepEqual(await routes(two(', "maxDeletes": 3, "afterDelivery": "delete"')), [
-    'c:3: routes[0].afterDelivery: unknown key "afterDelivery"',
+    'c:3: routes[0].afterDelivery: unknown key "afterDelivery" in a route of this mode: it belongs to "mode": "copy"',
   ]);
   assert.deepEqual(await routes(two(', "maxDeletes": "101%"')), [
     'c:3: routes[0].maxDeletes: expected a whole number, or a share such as "10%", got "101%"',
@@ -647,6 +647,15 @@ test("what is wrong with a device or a key of a mirror or two-way route is said 
     assert.deepEqual(await wrong({ mode, settle: "1s" }), ['routes[0].settle: unknown key "settle" in a route: it belongs to a device']);
     assert.deepEqual(await wrong({ mode, maxDeletes: -1 }), ["routes[0].maxDeletes: expected at least 0, got -1"]);
   }
+  for (const [route, key, modes] of [
+    [{ deletes: true }, "deletes", '"mirror"'],
+    [{ maxDeletes: 5 }, "maxDeletes", '"mirror" or "two-way"'],
+    [{ mode: "two-way", deletes: true }, "deletes", '"mirror"'],
+    [{ mode: "mirror", afterDelivery: "delete" }, "afterDelivery", '"copy"'],
+  ] as const)
+    assert.deepEqual(await wrong(route), [
+      `routes[0].${key}: unknown key "${key}" in a route of this mode: it belongs to "mode": ${modes}`,
+    ]);
   assert.deepEqual(await wrong({ interval: "1s" }), ['routes[0].interval: unknown key "interval" in a route: it belongs to a device']);
 });
 

@@ -25,7 +25,7 @@ import {
   type At,
   type ConfigProblem,
 } from "./config-problems.js";
-import { readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
+import { modesWith, readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
 import { command, duration, lineOrNothing, oneLine, parseIn, path, rate, secretWords, size, wait, type Surroundings } from "./options.js";
 import { printable } from "./names.js";
 import { plainPath } from "./paths.js";
@@ -252,7 +252,7 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
         (value, key) => (value as Readonly<Record<string | number, unknown>> | undefined)?.[key],
         input,
       );
-      const message = messageOf(issue, schema, inner, written, Object.keys(deviceCommon));
+      const message = messageOf(issue, schema, inner, written, Object.keys(deviceCommon), modesWith);
       add([...at, ...inner], message, isUnseen(issue) ? { unseen: true } : {});
     }
     return undefined;
