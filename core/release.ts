@@ -247,6 +247,17 @@ class Kept {
   constructor(readonly why: string) {}
 }
 
+export function receiptsIn(deliveries: readonly { readonly receipt: string | null }[]): StoredReceipt[] {
+  return deliveries.flatMap(({ receipt }) => (receipt === null ? [] : [JSON.parse(receipt) as StoredReceipt]));
+}
+
+/** Who proved too little of it for its source to be without it, and what to do. */
+export function weaklyProved(version: VersionRow, receipts: readonly StoredReceipt[]): string | undefined {
+  const weak = receipts.find(({ proof, size }) => size !== version.size || (proof !== "digest" && proof !== "readback"));
+  if (weak === undefined || (version.trust_size === 1 && weak.size === version.size)) return undefined;
+  return `${weak.to} could only ${weak.proof === "answer" ? "say that it took it" : "prove its size"} (another "verify" at ${weak.to}, such as "readback", proves what is sent from then on; "trustSize": true on the route would accept that)`;
+}
+
 /** Does what the route says; one line on what was done, or why nothing ever will be. `acts` is called before that. Throws the source's Fault. */
 async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal, acts: () => void): Promise<string | Kept> {
   // What is at its place by now is found, and acted on, by itself, whatever it looks like.
@@ -257,12 +268,9 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
   if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;
   if (tree === undefined) return new Kept(`kept: nothing can be changed on ${lane.name}`);
   const required = engine.queue.deliveriesOf(version.id).filter(({ required }) => required === 1);
-  const receipts = required.flatMap(({ receipt }) => (receipt === null ? [] : [JSON.parse(receipt) as StoredReceipt]));
-  const weak = receipts.find(({ proof, size }) => size !== version.size || (proof !== "digest" && proof !== "readback"));
-  if (weak !== undefined && !(version.trust_size === 1 && weak.size === version.size))
-    return new Kept(
-      `kept: ${weak.to} could only ${weak.proof === "answer" ? "say that it took it" : "prove its size"} (another "verify" at ${weak.to}, such as "readback", proves what is sent from then on; "trustSize": true on the route would accept that)`,
-    );
+  const receipts = receiptsIn(required);
+  const weak = weaklyProved(version, receipts);
+  if (weak !== undefined) return new Kept(`kept: ${weak}`);
   const expect = stampOf(version);
   try {
     await engine.queue.leaving.begin(version, () => endedOf(engine, lane));

@@ -12,7 +12,7 @@ import { heldNow } from "./limits.js";
 import { namedBy, placeIn, unknown } from "./named.js";
 import type { FileEntry } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
-import { mayGrow, needing } from "./release.js";
+import { mayGrow, needing, receiptsIn, weaklyProved } from "./release.js";
 import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
 import { withSignals } from "./signals.js";
@@ -413,7 +413,8 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
   }
   if (version.after === "keep") return undefined;
   const what = version.after === "delete" ? "deleted" : "archived";
-  const open = engine.queue.deliveriesOf(version.id).filter(({ required, state }) => required === 1 && state !== "done");
+  const required = engine.queue.deliveriesOf(version.id).filter((delivery) => delivery.required === 1);
+  const open = required.filter(({ state }) => state !== "done");
   const lane = engine.lanes.get(version.source);
   if (open.length === 0 && lane !== undefined && mayGrow(lane, version))
     return {
@@ -435,6 +436,8 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
   }
   const given = open.filter(({ state }) => state === "dropped" || state === "discard").map(({ target }) => target);
   if (given.length > 0) return { code: "withheld", text: `at ${version.source}: it is not ${what}: ${given.join(", ")} never got it` };
+  const weak = weaklyProved(version, receiptsIn(required));
+  if (weak !== undefined) return { code: "withheld", text: `at ${version.source}: it is not ${what}: ${weak}` };
   return {
     code: "release",
     text: `at ${version.source}: it is ${what} when ${open.map(({ target }) => target).join(", ")} ${open.length === 1 ? "has" : "have"} it`,

@@ -196,6 +196,27 @@ test("a person's get goes before a pull on a device that gives one file at a tim
   await until(bench, "delivered", () => out.files.has("long.bin"));
 });
 
+test("why: it is not deleted when the last target has it, where another proved its size alone", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const [weak, away] = [new FakeDevice("weak"), new FakeDevice("away")];
+  card.put("a.bin", "content");
+  away.attach(false);
+  const devices = { sources: [card], targets: [weak, away] };
+  const route = { from: "card", to: ["weak", "away"], afterDelivery: "delete" as const };
+  await bench.start(devices, [route]);
+  await until(bench, "delivered", () => bench.states("weak")[0] === "done");
+  assert.equal((await reasonsOf(bench, "a.bin")).at(-1), "release: at card: it is deleted when away has it");
+  const { journal } = bench.daemon.engine;
+  await journal.commit(() => journal.run("UPDATE deliveries SET receipt = json_set(receipt, '$.proof', 'size') WHERE target = 'weak'"));
+  const held = (await reasonsOf(bench, "a.bin")).at(-1) ?? "";
+  assert.ok(held.startsWith("withheld: at card: it is not deleted: weak could only prove its size (another"), held);
+  away.attach(true);
+  await until(bench, "kept", () => journal.get<{ released: string | null }>("SELECT released FROM versions")?.released != null);
+  assert.ok(card.files.has("a.bin"));
+  assert.match((await reasonsOf(bench, "a.bin")).at(-1) ?? "", /kept: weak could only prove its size/);
+});
+
 test("why: a source that lets nothing be deleted; of many files the first few are warnings, once; what is drained says how many are left", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
