@@ -421,19 +421,23 @@ test("over a configuration of which nothing can be used no upgrade begins; one t
   const begun = `${real}; bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && rm /run/told`;
   const state = "{ find /opt/filesync /etc/filesync -type f -o -type l | sort; readlink /opt/filesync/current; }";
   const upgrade = "/run/0.2.0/deploy/deploy-filesync.sh";
-  for (const broken of ['{ "devices": {', '{ "stateDir": "/var/lib/filesync", "devices": {}, "routes": [], "nokey": 1 }', ""]) {
-    for (const given of ["", "--no-start", "--dry-run"]) {
-      const refused = apart.sh(
-        `${begun}; printf %s '${broken}' >/etc/filesync/config.json; ${state} >/run/before; ${upgrade} ${given}; echo "exit $?"; ${state} | diff /run/before - && cat /run/told`,
-      );
-      if (refused === undefined) return;
-      assert.match(
-        refused.out,
-        /^deploy-filesync\.sh: nothing of \/etc\/filesync\/config\.json can be used; [^\n]*, nothing was changed:\n\/etc\/filesync\/config\.json:1: [^\n]+\nexit 2\ncat: \/run\/told: [^\n]*\n$/,
-        `${broken} ${given}`,
-      );
-    }
-  }
+  const cases = ['{ "devices": {', '{ "stateDir": "/var/lib/filesync", "devices": {}, "routes": [], "nokey": 1 }', ""].flatMap((broken) =>
+    ["", "--no-start", "--dry-run"].map((given) => [broken, given] as const),
+  );
+  // Nothing is changed, so that each finds what the one before did.
+  const tries = cases.map(
+    ([broken, given]) =>
+      `printf %s '${broken}' >/etc/filesync/config.json; ${state} >/run/before; ${upgrade} ${given}; echo "exit $?"; ${state} | diff /run/before - && cat /run/told; echo ====`,
+  );
+  const refused = apart.sh(`${begun}; ${tries.join("; ")}`);
+  if (refused === undefined) return;
+  const told = refused.out.split("====\n");
+  for (const [n, [broken, given]] of cases.entries())
+    assert.match(
+      told[n] ?? "",
+      /^deploy-filesync\.sh: nothing of \/etc\/filesync\/config\.json can be used; [^\n]*, nothing was changed:\n\/etc\/filesync\/config\.json:1: [^\n]+\nexit 2\ncat: \/run\/told: [^\n]*\n$/,
+      `${broken} ${given}`,
+    );
   const part = '{ "stateDir": "/var/lib/filesync", "devices": { "a": { "type": "nosuch" } }, "routes": [] }';
   const goes = apart.sh(`${begun}; echo '${part}' >/etc/filesync/config.json; ${upgrade}; echo "exit $?"; readlink /opt/filesync/current`);
   assert.match(goes?.out ?? "", /config\.json has mistakes:\n[^\n]*"nosuch"[^]*exit 0\nversions\/0\.2\.0-/);

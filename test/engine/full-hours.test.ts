@@ -287,5 +287,16 @@ test("what made way at a full target, and goes there again, comes behind all oth
   hours.card.put("r.bin", randomBytes(1_000_000), t0 + 4000);
   hours.card.changes$.next();
   await until(hours.bench, "the smaller one", () => hours.out.files.has("r.bin"));
+  // Both are due at once.
+  hours.out.attach(false);
   go();
+  await until(hours.bench, "nothing is sent", () => hours.engine.queue.pushing.size === 0);
+  hours.card.put("q.bin", randomBytes(1_000_000), t0 + 3000);
+  hours.card.changes$.next();
+  await until(hours.bench, "found", () => hours.engine.journal.get("SELECT 1 FROM deliveries WHERE path = 'q.bin'") !== undefined);
+  const before = hours.out.calls.length;
+  hours.out.attach(true);
+  const writes = () => hours.out.calls.slice(before).filter((call) => call.startsWith("write"));
+  await until(hours.bench, "both were tried", () => writes().length >= 2);
+  assert.match(writes()[0] ?? "", /^write q\.bin/);
 });
