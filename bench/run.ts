@@ -39,8 +39,8 @@ const [named, given] =
   first !== undefined && ["mavftp", "rsync", "memory", "push", "sync"].includes(first)
     ? [[first], rest]
     : [first === undefined ? Object.keys(all) : [first, ...rest], []];
-for (const name of named) {
-  const bench = all[name];
-  if (bench === undefined) throw new Error(`there is no benchmark "${name}"; there are: ${Object.keys(all).join(", ")}`);
-  await bench(given);
-}
+const unknown = named.find((name) => !Object.hasOwn(all, name));
+if (unknown !== undefined) {
+  process.stderr.write(`npm run bench [-- NAME…]: there is no benchmark "${unknown}"; there are: ${Object.keys(all).join(", ")}\n`);
+  process.exitCode = 2;
+} else for (const name of named) await all[name]?.(given);

@@ -180,6 +180,7 @@ const errnoKinds: Readonly<Record<string, FaultKind>> = {
 const errnoTexts: Readonly<Record<string, string>> = {
   ENOENT: "there is no such file or directory",
   ENOTDIR: "a part of the path is not a directory",
+  EISDIR: "it is a directory",
   ENOSPC: "no space is left on the device",
   EDQUOT: "the disk quota is used up",
   EACCES: "permission denied",
