@@ -18,7 +18,7 @@ const triesForSmaller = 3;
 /** All that is given goes again: not for less than this share of it, but for what is more important. */
 const worthShare = 0.01;
 /** So many are asked at a time what they hold. */
-const askedMost = 8;
+const askedMost = 64;
 /** So much may be free in nobody's partial: a write that does not fit fails as a whole. */
 const slackBytes = 2 ** 20;
 
@@ -31,36 +31,48 @@ export async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, 
   const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
   if (lane.device.target?.features.resume !== true || others) return false;
   const now = clock.monotonicMs();
+  const { rooms } = queue;
   const isAway = ({ state, fault, not_before }: DeliveryRow) =>
     state === "wanting" || (not_before > now && (fault === "held" || fault === "denied"));
-  const gives = (row: DeliveryRow) =>
-    isAway(row) || (row.fault === "full" && (goesBefore(failed, row) || (inVain > triesForSmaller && failed.size < row.size)));
-  const givers = queue.begunAt(lane.name).filter((row) => row.id !== failed.id && gives(row) && queue.rooms.mayGive(row.id));
+  const goesFirst = (row: DeliveryRow) => isAway(row) || goesBefore(failed, row) || (inVain > triesForSmaller && failed.size < row.size);
+  const givers = queue
+    .begunAt(lane.name)
+    .filter((row) => row.id !== failed.id && rooms.foundFull(row) && goesFirst(row) && rooms.mayGive(row, now));
   if (givers.length === 0) return false;
   const held = await heldOf(engine, lane, failed, signal);
   if (held === undefined || held < 0) return false;
-  const giving: DeliveryRow[] = [];
+  let giving: { readonly row: DeliveryRow; readonly there: number }[] = [];
   let given = 0;
   for (const row of givers.reverse().slice(0, askedMost)) {
     if (held + given >= failed.size) break;
     const there = await heldOf(engine, lane, row, signal);
     if (there === undefined) return false;
     if (there <= 0 || there >= row.size) {
-      queue.rooms.noteNone(row);
+      rooms.noteNone(row);
       continue;
     }
-    giving.push(row);
+    giving.push({ row, there });
     given += there;
   }
+  // Small ones that were asked before one that has enough.
+  for (const { row, there } of [...giving].reverse())
+    if (held + given - there >= failed.size) {
+      giving = giving.filter((it) => it.row !== row);
+      given -= there;
+    }
   if (held + given + slackBytes < failed.size) return false;
   const isWorth = queue.fullBytes(lane.name, Math.max(given, failed.size)) >= given * worthShare;
-  if (!isWorth && giving.some(({ weight }) => weight >= failed.weight)) return false;
+  if (!isWorth && giving.some(({ row }) => row.weight >= failed.weight)) return false;
+  // It may have been given up, or superseded, meanwhile.
+  if (queue.delivery(failed.id)?.state !== "ready") return false;
   let made = false;
-  for (const row of giving) {
-    const gave = await gaveRoom(engine, lane, row, failed, inVain === 1, signal);
+  for (const { row } of giving) {
+    const waitsFor = isAway(row) || goesBefore(failed, row) ? 0 : 1;
+    const gave = await gaveRoom(engine, lane, row, failed, { waitsFor, isNews: inVain === 1 }, signal);
     if (gave === undefined) break;
     made ||= gave;
   }
+  if (made) rooms.got(failed);
   if (made) await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", failed.id));
   return made;
 }
@@ -72,13 +84,13 @@ function heldOf(engine: Engine, lane: Lane, row: DeliveryRow, signal: AbortSigna
   );
 }
 
-/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. */
+/** False where it has none there, or cannot give it; undefined where the target cannot be asked now: it may have done it. `waitsFor`: as if it had given so often more. */
 async function gaveRoom(
   engine: Engine,
   lane: Lane,
   last: DeliveryRow,
   first: DeliveryRow,
-  isNews: boolean,
+  { waitsFor, isNews }: { readonly waitsFor: number; readonly isNews: boolean },
   signal: AbortSignal,
 ): Promise<boolean | undefined> {
   const { queue, journal, events, clock } = engine;
@@ -93,7 +105,12 @@ async function gaveRoom(
   };
   const what = `${version === undefined ? last.path : nameOf(version)} → ${lane.name}: what was sent of it`;
   let isOfSource = false;
-  let wait: { readonly afterMs: number; readonly fault: { kind: string; reason: string; tries: number } } | undefined;
+  let afterMs = 0;
+  const waits = () => {
+    const times = queue.rooms.gave(last, lane.state.epoch);
+    if (times !== undefined) afterMs = madeWayMsAfter(times + waitsFor);
+  };
+  queue.rooms.gives(last);
   try {
     const gave = await begunAs(engine, lane, last, signal, (job) =>
       job.giveRoom().catch((error: unknown) => {
@@ -105,9 +122,7 @@ async function gaveRoom(
       queue.rooms.noteNone(last);
       return false;
     }
-    const times = queue.rooms.gave(last, lane.state.epoch);
-    const afterMs = madeWayMsAfter(goesBefore(first, last) ? times : times + 1);
-    wait = { afterMs, fault: { kind: "full", reason: `it made way there for ${first.path}`, tries: last.tries } };
+    waits();
     events.say(
       "warn",
       "again",
@@ -122,9 +137,13 @@ async function gaveRoom(
     const refused = isFault(error, "denied", "rejected");
     const level = isNews && refused && !isOfSource ? "warn" : "debug";
     events.say(level, "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
-    return refused || isOfSource ? false : undefined;
+    if (refused || isOfSource) return false;
+    waits();
+    return undefined;
   } finally {
-    await queue.release(last.id, wait === undefined ? 0 : clock.monotonicMs() + wait.afterMs, followsPulls(lane), wait?.fault);
+    const fault = { kind: "full", reason: `it made way there for ${first.path}`, tries: last.tries };
+    const untilMs = clock.monotonicMs() + afterMs;
+    await queue.release(last.id, afterMs === 0 ? 0 : untilMs, followsPulls(lane), afterMs === 0 ? undefined : fault);
   }
 }
 

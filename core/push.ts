@@ -68,7 +68,7 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       if (lane.device.target?.features.resume !== true) return undefined;
       const { rooms } = engine.queue;
       const isBefore = (a: DeliveryRow, b: DeliveryRow) =>
-        rooms.hasGiven(a.id) === rooms.hasGiven(b.id) ? goesBefore(a, b) : rooms.hasGiven(b.id);
+        a.weight !== b.weight || rooms.hasGiven(a.id) === rooms.hasGiven(b.id) ? goesBefore(a, b) : rooms.hasGiven(b.id);
       const last = running.reduce((a, b) => (isBefore(a.delivery, b.delivery) ? b : a));
       if (last.delivery.size - (last.transfer?.offset ?? 0) <= worthBytes) return undefined;
       const best = engine.queue.next(lane.name);
@@ -107,10 +107,10 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     }
     lane.noteSuccess();
     queue.sentFrom.delete(delivery.id);
-    queue.rooms.forget(delivery.id);
     if (receipt !== undefined) {
-      // It found none before: somebody made some.
-      if (delivery.fault === "full") await engine.journal.apply(() => queue.dueUpTo(lane.name, delivery.size));
+      // It, or others, found no room before: somebody made some.
+      const { found, but } = queue.rooms.took(delivery);
+      if (found) await engine.journal.apply(() => queue.dueUpTo(lane.name, delivery.size, but));
       lane.noteTaken();
     }
   } catch (error) {
@@ -167,6 +167,7 @@ async function settle(
         : wasted
           ? { do: "again", afterMs: costlyRefusedMsAfter(tries) }
           : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
+  if (facts.fault !== "full") queue.rooms.brokeOff(delivery.id);
   const reason = reasonOf(cause);
   const what = `${nameOf(version)} → ${lane.name}`;
   if (!ofSource && !refused) lane.noteFault(isFault(cause, "indoubt") ? cause.cause : cause);
@@ -197,7 +198,7 @@ async function settle(
       const known = delivery.fault === facts.fault;
       const isFull = ofTarget && facts.fault === "full";
       // Nothing became free since the try before.
-      const inVain = isFull ? queue.rooms.refused(delivery, job.progress) : 0;
+      const inVain = isFull ? queue.rooms.refused(delivery, job.progress, clock.monotonicMs()) : 0;
       const afterMs = inVain > 0 && !wasted ? fullMsAfter(inVain - 1, 1 + queue.readyFor(lane.name)) : action.afterMs;
       await again(afterMs, refused || wasted || inVain > 0 || countsAsTry(cause) ? tries + 1 : tries);
       const inARow = tries === 0 && (refused || (!ofSource && isFault(cause, "transient"))) ? lane.noteFailed() : 0;

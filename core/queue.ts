@@ -328,20 +328,21 @@ export class Queue {
     limit: number,
     { refused = true, but = [] }: { readonly refused?: boolean; readonly but?: readonly string[] } = {},
   ): DeliveryRow[] {
-    const without = `${refused ? "" : "AND fault IS NOT 'denied'"} ${but.length === 0 ? "" : `AND id NOT IN (${but.map(() => "?").join(", ")})`}`;
+    const without = `${refused ? "" : "AND fault IS NOT 'denied'"} ${but.length === 0 ? "" : "AND id NOT IN (SELECT value FROM json_each(?))"}`;
     return this.journal.all<DeliveryRow>(
       `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${without} ${bestFirst} ${atMost(limit)}`,
       target,
       this.clock.monotonicMs(),
-      ...but,
+      ...(but.length === 0 ? [] : [JSON.stringify(but)]),
     );
   }
 
-  /** The best delivery that is ready, and has its turn: what gave its room at a full target comes behind all others; with `refusedLast` what it denied before, too. */
+  /** The best delivery that is ready, and has its turn: what gave its room at a full target comes behind others of its weight; with `refusedLast` what it denied before behind all. */
   next(target: string, refusedLast = false): DeliveryRow | undefined {
-    const but = this.rooms.gaveAt(target);
-    const first = refusedLast || but.length > 0 ? this.best(target, { refused: !refusedLast, but }) : undefined;
-    return first ?? this.best(target);
+    const best = (refusedLast ? this.best(target, { refused: false }) : undefined) ?? this.best(target);
+    if (best === undefined || !this.rooms.hasGiven(best.id)) return best;
+    const first = this.best(target, { but: this.rooms.gaveAt(target) });
+    return first !== undefined && first.weight >= best.weight ? first : best;
   }
 
   /** Whether anything is being sent to a target, or goes soon. */
@@ -425,13 +426,14 @@ export class Queue {
       });
   }
 
-  /** Inside `apply`. A target that had no room took a file of that size: what is no larger is due there. */
-  dueUpTo(target: string, size: number): void {
+  /** Inside `apply`. A target that had no room took a file of that size: what is no larger is due there, without these. */
+  dueUpTo(target: string, size: number, but: readonly string[]): void {
     // The words of the index `deliveries_due`, so that it is used.
     this.journal.run(
-      "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND target = ? AND fault = 'full' AND size <= ?",
+      "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND target = ? AND fault = 'full' AND size <= ? AND id NOT IN (SELECT value FROM json_each(?))",
       target,
       size,
+      JSON.stringify(but),
     );
   }
 
@@ -645,12 +647,12 @@ export class Queue {
    * Inside `apply`. Whatever waits for or from this device is due now (a presence edge), but for what it refused as a target where `refused` stays, and what gave its room at a full target, if it is the same by its `epoch`; what an unknown error parked is tried again.
    */
   dueNow(device: string, { refused = "due", epoch }: { readonly refused?: "due" | "stays"; readonly epoch?: string } = {}): void {
-    const gave = this.rooms.gaveBut(device, epoch);
+    const gave = JSON.stringify(this.rooms.met(device, epoch));
     const but = refused === "due" ? "" : "AND NOT (target = ?1 AND fault IS 'denied')";
     this.journal.run(
-      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (${gave.map((_, n) => `?${n + 2}`).join(", ")})`,
+      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but} AND id NOT IN (SELECT value FROM json_each(?2))`,
       device,
-      ...gave,
+      gave,
     );
     const unparked = this.journal.run(
       `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked'

@@ -1,112 +1,10 @@
 /** A target without room, for hours: what is sent there again, what waits, and for how long. The clock goes as fast as the engine. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
-import type { DeliveryRow } from "../../core/rows.js";
-import { Bench, FakeDevice, until } from "../fake-device.js";
-
-const t0 = Date.UTC(2026, 4, 1);
-const second = 1000;
-const minute = 60 * second;
-
-/** One source, one target. The later a file, the sooner it goes. */
-class Hours {
-  readonly bench: Bench;
-  readonly card = new FakeDevice("card", { inPlace: true });
-  /** Bytes that were sent, by the path. */
-  readonly sent = new Map<string, number>();
-  #skippedMs = 0;
-
-  constructor(
-    t: TestContext,
-    readonly out: FakeDevice,
-    room: number,
-  ) {
-    this.bench = new Bench(t);
-    this.bench.clock.monotonicMs = () => performance.now() + this.#skippedMs;
-    out.room = room;
-    const set = out.partials.set.bind(out.partials);
-    out.partials.set = (name, bytes) => {
-      const more = bytes.length - (out.partials.get(name)?.length ?? 0);
-      const path = name.slice(1, name.indexOf(".bin") + 4);
-      this.sent.set(path, (this.sent.get(path) ?? 0) + more);
-      return set(name, bytes);
-    };
-  }
-
-  async start(): Promise<void> {
-    await this.bench.start({ sources: [this.card], targets: [this.out] }, [{ from: "card", to: ["out"] }]);
-  }
-
-  get engine() {
-    return this.bench.daemon.engine;
-  }
-
-  get lane() {
-    return this.engine.lanes.get("out") ?? assert.fail();
-  }
-
-  row(path: string): DeliveryRow {
-    return this.engine.journal.get<DeliveryRow>("SELECT * FROM deliveries WHERE path = ?", path) ?? assert.fail(`no ${path}`);
-  }
-
-  /** So long until it is due. */
-  waitsMs(path: string): number {
-    return this.row(path).not_before - this.bench.clock.monotonicMs();
-  }
-
-  held(): string[] {
-    return [...this.out.partials].filter(([, { length }]) => length > 0).map(([name, { length }]) => `${name.slice(1, 2)} ${length}`);
-  }
-
-  get gave(): string[] {
-    return this.bench.events.map(({ message }) => message).filter((message) => message.includes("is taken away there"));
-  }
-
-  async arrives(path: string, bytes: number, second: number): Promise<void> {
-    this.card.put(path, randomBytes(bytes), t0 + second * 1000);
-    if (this.lane.state.attached) this.card.changes$.next();
-    await until(this.bench, "found", () => this.engine.journal.get("SELECT 1 FROM deliveries WHERE path = ?", path) !== undefined);
-    await this.#rests();
-  }
-
-  /** Nothing is sent, nor could be now. */
-  async #rests(): Promise<void> {
-    const { engine, lane } = this;
-    await until(this.bench, "rest", () => {
-      const isActive = engine.journal.get("SELECT 1 FROM deliveries WHERE state = 'active'") !== undefined;
-      const isIdle = engine.queue.pushing.size === 0 && !isActive;
-      return isIdle && (lane.pausedMs > 0 || engine.queue.best("out") === undefined);
-    });
-  }
-
-  /** So much later. */
-  skips(ms: number): void {
-    this.#skippedMs += ms;
-    this.lane.wake$.next();
-    this.engine.work$.next();
-  }
-
-  /** Time passes, until it is so or that long. False where it is not so then. */
-  async passes(ms: number, isSo: () => boolean = () => false): Promise<boolean> {
-    const { clock } = this.bench;
-    const endMs = clock.monotonicMs() + ms;
-    for (;;) {
-      await this.#rests();
-      const now = clock.monotonicMs();
-      if (isSo()) return true;
-      if (now >= endMs) return false;
-      const due = this.engine.journal.get<{ at: number | null }>(
-        "SELECT MIN(not_before) AS at FROM deliveries WHERE target = 'out' AND state IN ('ready', 'discard')",
-      );
-      const next = Math.max(now + this.lane.pausedMs, due?.at ?? endMs) + 1;
-      this.skips(Math.max(1, Math.min(next, endMs) - now));
-    }
-  }
-}
-
-const oneByOne = () => new FakeDevice("out", { target: { concurrency: 1 } });
+import { FakeDevice, until } from "../fake-device.js";
+import { Hours, minute, oneByOne, second, t0 } from "./hours.js";
 
 test("what made way at a full target, and waits, takes no room from others before its time, nor is it tried", async (t) => {
   const hours = new Hours(t, oneByOne(), 5_000_000);
@@ -273,7 +171,7 @@ test("what gave way to what is more urgent, and then holds the room that this ne
   assert.ok(await hours.passes(10 * minute, () => hours.out.files.has("a.bin")), `it holds ${hours.held().join()}`);
 });
 
-test("what made way at a full target, and goes there again, comes behind all others, and lets them go first", async (t) => {
+test("what made way at a full target, and goes there again, comes behind others of its weight, and lets them go first", async (t) => {
   const hours = new Hours(t, oneByOne(), 12_000_000);
   await hours.start();
   await hours.arrives("l.bin", 30_000_000, 10);
@@ -287,15 +185,12 @@ test("what made way at a full target, and goes there again, comes behind all oth
   hours.card.put("r.bin", randomBytes(1_000_000), t0 + 4000);
   hours.card.changes$.next();
   await until(hours.bench, "the smaller one", () => hours.out.files.has("r.bin"));
-  // Both are due at once.
-  hours.out.attach(false);
   go();
-  await until(hours.bench, "nothing is sent", () => hours.engine.queue.pushing.size === 0);
-  hours.card.put("q.bin", randomBytes(1_000_000), t0 + 3000);
-  hours.card.changes$.next();
-  await until(hours.bench, "found", () => hours.engine.journal.get("SELECT 1 FROM deliveries WHERE path = 'q.bin'") !== undefined);
+  await until(hours.bench, "it is full again", () => hours.lane.pausedMs > 0 && hours.engine.queue.pushing.size === 0);
+  await hours.arrives("q.bin", 1_000_000, 3);
   const before = hours.out.calls.length;
-  hours.out.attach(true);
+  // Both are due at once.
+  hours.skips(minute);
   const writes = () => hours.out.calls.slice(before).filter((call) => call.startsWith("write"));
   await until(hours.bench, "both were tried", () => writes().length >= 2);
   assert.match(writes()[0] ?? "", /^write q\.bin/);
