@@ -19,6 +19,19 @@ function breaksAt(card: FakeDevice, at: number): () => void {
   };
 }
 
+/** A little is free whenever one of `0.bin` to `9.bin` is tried first. → Who was. */
+function aLittleEach(out: FakeDevice): ReadonlySet<string> {
+  const took = new Set<string>();
+  out.before = (call) => {
+    const path = /^write (\d\.bin)/.exec(call)?.[1];
+    if (path === undefined || took.has(path)) return undefined;
+    out.room += 10_000;
+    took.add(path);
+    return undefined;
+  };
+  return took;
+}
+
 const order = (out: FakeDevice) => out.calls.filter((call) => call.startsWith("commit ")).map((call) => call.slice(7));
 
 test("a crash log whose source is away for a moment keeps its partial from photos, and goes on when its source is back", async (t) => {
@@ -81,7 +94,9 @@ test("a crash log that once gave its room goes before photos once the target has
       hours.other.put(`p${++n}.bin`, randomBytes(1000), t0 + n * 1000);
       hours.other.changes$.next();
       hours.skips(minute);
-      return new Promise((resolve) => setTimeout(resolve, 40));
+      const { journal } = hours.engine;
+      const last = `p${n}.bin`;
+      return until(hours.bench, "found", () => journal.get("SELECT 1 FROM deliveries WHERE path = ?", last) !== undefined);
     }
     return undefined;
   };
@@ -172,18 +187,10 @@ test("ten that hold next to nothing do not hide the one that holds all", async (
   const hours = new Hours(t, oneByOne(), 5_000_000);
   hours.card.put("large.bin", randomBytes(8_000_000), t0 + 100_000);
   for (let n = 0; n < 10; n++) hours.card.put(`${n}.bin`, randomBytes(9_000_000), t0 + n * 1000);
-  // Now and then a little is free, and who is tried then takes it.
-  const took = new Set<string>();
-  hours.out.before = (call) => {
-    const path = /^write (\d\.bin)/.exec(call)?.[1];
-    if (path !== undefined && !took.has(path)) hours.out.room += 10_000;
-    if (path !== undefined) took.add(path);
-    return undefined;
-  };
+  const took = aLittleEach(hours.out);
   await hours.start();
   await until(hours.bench, "large", () => hours.held().join().includes("l 5000000"));
   assert.ok(await hours.passes(60 * minute, () => took.size === 10));
-  await new Promise((resolve) => setTimeout(resolve, 1500));
   await hours.arrives("s.bin", 2_000_000, 50);
   const isThere = await hours.passes(6 * 60 * minute, () => hours.out.files.size > 0);
   assert.ok(isThere, `in six hours nothing arrived: held ${hours.held().join(", ")}; ${hours.gave.join("; ")}`);
@@ -213,13 +220,7 @@ test("one file that many small ones make way for: no more give than it takes", a
   hours.card.put("large.bin", randomBytes(8_000_000), t0 + 100_000);
   hours.card.put("s.bin", randomBytes(2_000_000), t0 + 50_000);
   for (let n = 0; n < 5; n++) hours.card.put(`${n}.bin`, randomBytes(2_500_000), t0 + n * 1000);
-  const took = new Set<string>();
-  hours.out.before = (call) => {
-    const path = /^write (\d\.bin)/.exec(call)?.[1];
-    if (path !== undefined && !took.has(path)) hours.out.room += 10_000;
-    if (path !== undefined) took.add(path);
-    return undefined;
-  };
+  aLittleEach(hours.out);
   await hours.start();
   await until(hours.bench, "large", () => hours.held().join().includes("l 5000000"));
   await hours.passes(60 * minute, () => hours.out.files.size > 0);
