@@ -17,64 +17,70 @@ const askedMs = 60_000;
 const triesForSmaller = 3;
 /** All that is given goes again: not for less than this share of it, but for what is more important. */
 const worthShare = 0.01;
-/** So many are asked at a time what they hold. */
+/** So many are asked at a time what they hold, of which nobody knows it. */
 const askedMost = 64;
 /** So much may be free in nobody's partial: a write that does not fit fails as a whole. */
 const slackBytes = 2 ** 20;
 
 /**
- * Makes room at a full target for what found none there again, `inVain` times by now; that is due then. What cannot go on itself gives its room, and what found none either and is less urgent, or
- * larger: the last of them first, so many as make it whole. False where that cannot be: the room is somebody else's.
+ * Makes room at a full target for what found none there again, `inVain` times by now; that is due then. Who found it full, too, and is less urgent or larger, or cannot go on now, gives its room: the last of
+ * them first, so many as make it whole. False where that cannot be: the room is somebody else's.
  */
-export async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, inVain: number, signal: AbortSignal): Promise<boolean> {
+export async function makeRoom(engine: Engine, lane: Lane, { id }: DeliveryRow, inVain: number, signal: AbortSignal): Promise<boolean> {
   const { queue, journal, clock } = engine;
-  const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
-  if (lane.device.target?.features.resume !== true || others) return false;
-  const now = clock.monotonicMs();
   const { rooms } = queue;
+  const now = clock.monotonicMs();
+  const failed = queue.delivery(id);
+  const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== id);
+  if (lane.device.target?.features.resume !== true || others || failed?.state !== "ready" || !rooms.mayBeGiven(lane.name, now))
+    return false;
   const isAway = ({ state, fault, not_before }: DeliveryRow) =>
     state === "wanting" || (not_before > now && (fault === "held" || fault === "denied"));
-  const goesFirst = (row: DeliveryRow) => isAway(row) || goesBefore(failed, row) || (inVain > triesForSmaller && failed.size < row.size);
+  const mustGive = (row: DeliveryRow) => isAway(row) || goesBefore(failed, row) || (inVain > triesForSmaller && failed.size < row.size);
   const givers = queue
     .begunAt(lane.name)
-    .filter((row) => row.id !== failed.id && rooms.foundFull(row) && goesFirst(row) && rooms.mayGive(row, now));
+    .filter((row) => row.id !== id && rooms.foundFull(row) && mustGive(row) && rooms.held(row.id) !== 0);
   if (givers.length === 0) return false;
   const held = await heldOf(engine, lane, failed, signal);
   if (held === undefined || held < 0) return false;
-  let giving: { readonly row: DeliveryRow; readonly there: number }[] = [];
+  let giving: { readonly row: DeliveryRow; readonly bytes: number }[] = [];
   let given = 0;
   for (const row of givers.reverse().slice(0, askedMost)) {
     if (held + given >= failed.size) break;
-    const there = await heldOf(engine, lane, row, signal);
+    const there = rooms.held(row.id) ?? (await heldOf(engine, lane, row, signal));
     if (there === undefined) return false;
-    if (there <= 0 || there >= row.size) {
-      rooms.noteNone(row);
-      continue;
-    }
-    giving.push({ row, there });
-    given += there;
+    // What is whole there is perhaps the last copy.
+    const bytes = there < row.size ? Math.max(0, there) : 0;
+    rooms.noteHeld(row, bytes);
+    if (bytes > 0) giving.push({ row, bytes });
+    given += bytes;
   }
   // Small ones that were asked before one that has enough.
-  for (const { row, there } of [...giving].reverse())
-    if (held + given - there >= failed.size) {
+  for (const { row, bytes } of [...giving].reverse())
+    if (held + given - bytes >= failed.size) {
       giving = giving.filter((it) => it.row !== row);
-      given -= there;
+      given -= bytes;
     }
-  if (held + given + slackBytes < failed.size) return false;
-  const isWorth = queue.fullBytes(lane.name, Math.max(given, failed.size)) >= given * worthShare;
+  const isEnough = () => given > 0 && held + given + Math.min(slackBytes, failed.size / 4) >= failed.size;
+  const most = Math.max(given, failed.size);
+  const gone = giving.reduce((sum, { row }) => sum + (row.state === "ready" && row.size <= most ? row.size : 0), 0);
+  const isWorth = queue.fullBytes(lane.name, most) - gone >= given * worthShare;
   if (!isWorth && giving.some(({ row }) => row.weight >= failed.weight)) return false;
   // It may have been given up, or superseded, meanwhile.
-  if (queue.delivery(failed.id)?.state !== "ready") return false;
+  if (queue.delivery(id)?.state !== "ready") return false;
   let made = false;
-  for (const { row } of giving) {
-    const waitsFor = isAway(row) || goesBefore(failed, row) ? 0 : 1;
-    const gave = await gaveRoom(engine, lane, row, failed, { waitsFor, isNews: inVain === 1 }, signal);
+  for (const { row, bytes } of giving) {
+    if (!isEnough()) break;
+    const timesMore = isAway(row) || goesBefore(failed, row) ? 0 : 1;
+    const gave = await gaveRoom(engine, lane, row, failed, { timesMore, isNews: inVain === 1 }, signal);
     if (gave === undefined) break;
-    made ||= gave;
+    if (gave) made = true;
+    else given -= bytes;
   }
-  if (made) rooms.got(failed);
-  if (made) await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", failed.id));
-  return made;
+  if (!made) return false;
+  rooms.got(failed);
+  await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", id));
+  return true;
 }
 
 /** How much of it the target has, -1 where it refuses to say; undefined where it cannot be asked now. Some say where they are asked already that they have no room for it. */
@@ -84,13 +90,13 @@ function heldOf(engine: Engine, lane: Lane, row: DeliveryRow, signal: AbortSigna
   );
 }
 
-/** False where it has none there, or cannot give it; undefined where the target cannot be asked now: it may have done it. `waitsFor`: as if it had given so often more. */
+/** False where it has none there, or cannot give it; undefined where the target cannot be asked now: it may have done it. `timesMore`: it waits as if it had given so often more. */
 async function gaveRoom(
   engine: Engine,
   lane: Lane,
   last: DeliveryRow,
   first: DeliveryRow,
-  { waitsFor, isNews }: { readonly waitsFor: number; readonly isNews: boolean },
+  { timesMore, isNews }: { readonly timesMore: number; readonly isNews: boolean },
   signal: AbortSignal,
 ): Promise<boolean | undefined> {
   const { queue, journal, events, clock } = engine;
@@ -107,10 +113,11 @@ async function gaveRoom(
   let isOfSource = false;
   let afterMs = 0;
   const waits = () => {
-    const times = queue.rooms.gave(last, lane.state.epoch);
-    if (times !== undefined) afterMs = madeWayMsAfter(times + waitsFor);
+    afterMs = madeWayMsAfter(queue.rooms.gave(last) + timesMore);
+    // What became of earlier bytes of either says nothing of what the target keeps.
+    queue.sentFrom.delete(last.id);
+    queue.sentFrom.delete(first.id);
   };
-  queue.rooms.gives(last);
   try {
     const gave = await begunAs(engine, lane, last, signal, (job) =>
       job.giveRoom().catch((error: unknown) => {
@@ -118,10 +125,8 @@ async function gaveRoom(
         throw error;
       }),
     );
-    if (!gave) {
-      queue.rooms.noteNone(last);
-      return false;
-    }
+    queue.rooms.noteHeld(last, 0);
+    if (!gave) return false;
     waits();
     events.say(
       "warn",
@@ -129,16 +134,15 @@ async function gaveRoom(
       `${what} is taken away there: it took the room of ${first.path}; again in ${Math.ceil(afterMs / 60_000)} min`,
       facts,
     );
-    // What became of earlier bytes of either says nothing of what the target keeps.
-    queue.sentFrom.delete(last.id);
-    queue.sentFrom.delete(first.id);
     return true;
   } catch (error) {
     const refused = isFault(error, "denied", "rejected");
     const level = isNews && refused && !isOfSource ? "warn" : "debug";
     events.say(level, "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
+    if (refused) queue.rooms.noteHeld(last, 0);
     if (refused || isOfSource) return false;
-    waits();
+    // It was begun to be taken away.
+    if (queue.marksOf(last.id).restart === true) waits();
     return undefined;
   } finally {
     const fault = { kind: "full", reason: `it made way there for ${first.path}`, tries: last.tries };

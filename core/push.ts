@@ -66,13 +66,10 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     },
     givesWay: (running) => {
       if (lane.device.target?.features.resume !== true) return undefined;
-      const { rooms } = engine.queue;
-      const isBefore = (a: DeliveryRow, b: DeliveryRow) =>
-        a.weight !== b.weight || rooms.hasGiven(a.id) === rooms.hasGiven(b.id) ? goesBefore(a, b) : rooms.hasGiven(b.id);
-      const last = running.reduce((a, b) => (isBefore(a.delivery, b.delivery) ? b : a));
+      const last = running.reduce((a, b) => (goesBefore(a.delivery, b.delivery) ? b : a));
       if (last.delivery.size - (last.transfer?.offset ?? 0) <= worthBytes) return undefined;
-      const best = engine.queue.next(lane.name);
-      return best !== undefined && isBefore(best, last.delivery) ? last : undefined;
+      const best = engine.queue.best(lane.name);
+      return best !== undefined && goesBefore(best, last.delivery) ? last : undefined;
     },
   });
 }
@@ -167,7 +164,7 @@ async function settle(
         : wasted
           ? { do: "again", afterMs: costlyRefusedMsAfter(tries) }
           : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
-  if (facts.fault !== "full") queue.rooms.brokeOff(delivery.id);
+  if (ofSource || facts.fault !== "full") queue.rooms.brokeOff(delivery.id);
   const reason = reasonOf(cause);
   const what = `${nameOf(version)} → ${lane.name}`;
   if (!ofSource && !refused) lane.noteFault(isFault(cause, "indoubt") ? cause.cause : cause);

@@ -315,7 +315,7 @@ export class Queue {
   }
 
   /** The best delivery that is ready for a target; not yet claimed, nor one whose last push has not ended. */
-  best(target: string, which: { readonly refused?: boolean; readonly but?: readonly string[] } = {}): DeliveryRow | undefined {
+  best(target: string, which: { readonly refused?: boolean } = {}): DeliveryRow | undefined {
     // More than one, of which most are not due, are dear to find.
     const [best] = this.bestOf(target, 1, which);
     if (best === undefined || !this.pushing.has(best.id)) return best;
@@ -323,26 +323,13 @@ export class Queue {
   }
 
   /** The best deliveries that are ready for a target, best first; of those, without `refused`, which it did not deny before. */
-  bestOf(
-    target: string,
-    limit: number,
-    { refused = true, but = [] }: { readonly refused?: boolean; readonly but?: readonly string[] } = {},
-  ): DeliveryRow[] {
-    const without = `${refused ? "" : "AND fault IS NOT 'denied'"} ${but.length === 0 ? "" : "AND id NOT IN (SELECT value FROM json_each(?))"}`;
+  bestOf(target: string, limit: number, { refused = true }: { readonly refused?: boolean } = {}): DeliveryRow[] {
+    const but = refused ? "" : "AND fault IS NOT 'denied'";
     return this.journal.all<DeliveryRow>(
-      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${without} ${bestFirst} ${atMost(limit)}`,
+      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${but} ${bestFirst} ${atMost(limit)}`,
       target,
       this.clock.monotonicMs(),
-      ...(but.length === 0 ? [] : [JSON.stringify(but)]),
     );
-  }
-
-  /** The best delivery that is ready, and has its turn: what gave its room at a full target comes behind others of its weight; with `refusedLast` what it denied before behind all. */
-  next(target: string, refusedLast = false): DeliveryRow | undefined {
-    const best = (refusedLast ? this.best(target, { refused: false }) : undefined) ?? this.best(target);
-    if (best === undefined || !this.rooms.hasGiven(best.id)) return best;
-    const first = this.best(target, { but: this.rooms.gaveAt(target) });
-    return first !== undefined && first.weight >= best.weight ? first : best;
   }
 
   /** Whether anything is being sent to a target, or goes soon. */
@@ -396,7 +383,7 @@ export class Queue {
     for (;;) {
       const left = discardsFirst ? this.#toDiscard(target) : undefined;
       if (left !== undefined) return left;
-      const row = this.next(target, refusedLast);
+      const row = (refusedLast ? this.best(target, { refused: false }) : undefined) ?? this.best(target);
       if (row === undefined) return this.#toDiscard(target);
       if (!may(row)) return "full";
       // It may have been taken while a checkpoint of the journal was waited for.
@@ -409,7 +396,7 @@ export class Queue {
   }
 
   /**
-   * What was begun at a target, and goes on there only with room or at another time, best first; what cannot go on now comes last. Not what may have its name already, or is a single shot; nor what broke
+   * What was begun at a target, and goes on there only with room or at another time, best first; what waits for its source comes last. Not what may have its name already, or is a single shot; nor what broke
    * off: that goes on by itself.
    */
   begunAt(target: string): DeliveryRow[] {
@@ -668,7 +655,8 @@ export class Queue {
    */
   retry(ids: readonly string[], decided = false): void {
     for (const id of ids) {
-      this.rooms.forget(id);
+      const row = this.delivery(id);
+      if (row !== undefined) this.rooms.asked(row);
       const { sending, ...marks } = this.marksOf(id);
       const isDecided = decided && sending !== undefined;
       if (isDecided) this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });

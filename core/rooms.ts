@@ -2,20 +2,18 @@
 import { madeWayMsAfter } from "./retry.js";
 import type { DeliveryRow } from "./rows.js";
 
+type Row = Pick<DeliveryRow, "id" | "target">;
+
 interface Known {
   readonly target: string;
   /** So often in a row, with nothing of it taken in between; the first of these may have taken some. */
   refused?: number;
-  /** Others gave it their room, and it was not tried since, or took it. */
-  given?: boolean;
-  /** What was sent of it is being taken away, and no person wanted it tried since. */
-  giving?: boolean;
-  /** It has nothing where it was begun, or all of it; until it is tried again. */
-  givesNone?: boolean;
-  /** How often what was sent of it was taken away there for another, and at which attachment it was last. */
-  gave?: number;
-  epoch?: string | undefined;
-  size?: number;
+  /** Others gave it their room: not tried since, or that says nothing of the room, as it broke off or another took that. */
+  given?: "untried" | "unknown";
+  /** How much of it is there; until it is tried again. */
+  held?: number;
+  /** How often what was sent of it was taken away there for another. */
+  gave?: { readonly times: number; readonly size: number };
 }
 
 export class Rooms {
@@ -23,18 +21,24 @@ export class Rooms {
   readonly #known = new Map<string, Known>();
   /** By target: how often in a row what got the room found none all the same, perhaps as it is another file system's, and until when nobody gives any. */
   readonly #inVain = new Map<string, { readonly times: number; readonly untilMs: number }>();
+  /** By target: which it was when it attached last. */
+  readonly #epochs = new Map<string, string | undefined>();
 
-  #of({ id, target }: Pick<DeliveryRow, "id" | "target">): Known {
+  #of({ id, target }: Row): Known {
     const known = this.#known.get(id) ?? { target };
     this.#known.set(id, known);
     return known;
+  }
+
+  #at(target: string): Known[] {
+    return [...this.#known.values()].filter((known) => known.target === target);
   }
 
   /** It found no room, after `progress` or none. How often in vain by now: the first time somebody may have taken what was free. */
   refused(row: DeliveryRow, progress: boolean, nowMs: number): number {
     const known = this.#of(row);
     known.refused = progress ? 1 : (known.refused ?? (row.fault === "full" ? 1 : 0)) + 1;
-    if (known.given === true) {
+    if (known.given === "untried") {
       const times = this.#inVain.get(row.target)?.times ?? 0;
       this.#inVain.set(row.target, { times: times + 1, untilMs: nowMs + madeWayMsAfter(times) });
     }
@@ -42,9 +46,9 @@ export class Rooms {
     return known.refused - 1;
   }
 
-  /** It ended otherwise: that says nothing of the room that it was given. */
   brokeOff(id: string): void {
-    delete this.#known.get(id)?.given;
+    const known = this.#known.get(id);
+    if (known?.given !== undefined) known.given = "unknown";
   }
 
   /** Whether it found its target full itself. */
@@ -52,65 +56,57 @@ export class Rooms {
     return fault === "full" || this.#known.get(id)?.refused !== undefined;
   }
 
-  /** It may have something there again. */
+  /** Whether anybody is to give room there: it was not in vain before, or long ago. */
+  mayBeGiven(target: string, nowMs: number): boolean {
+    return (this.#inVain.get(target)?.untilMs ?? 0) <= nowMs;
+  }
+
+  /** It may have something else there. */
   tried(id: string): void {
-    delete this.#known.get(id)?.givesNone;
+    delete this.#known.get(id)?.held;
   }
 
-  noteNone(row: DeliveryRow): void {
-    this.#of(row).givesNone = true;
+  held(id: string): number | undefined {
+    return this.#known.get(id)?.held;
   }
 
-  mayGive({ id, target }: DeliveryRow, nowMs: number): boolean {
-    return this.#known.get(id)?.givesNone !== true && (this.#inVain.get(target)?.untilMs ?? 0) <= nowMs;
+  noteHeld(row: Row, bytes: number): void {
+    this.#of(row).held = bytes;
   }
 
-  gives(row: DeliveryRow): void {
-    this.#of(row).giving = true;
-  }
-
-  /** What was sent of it is taken away, or perhaps, at that attachment. How often it was before; undefined where a person wants it tried meanwhile. */
-  gave(row: DeliveryRow, epoch: string | undefined): number | undefined {
+  /** What was sent of it is taken away, or perhaps. How often it was before. */
+  gave(row: DeliveryRow): number {
     const known = this.#of(row);
-    known.givesNone = true;
-    if (known.giving !== true) return undefined;
-    delete known.giving;
-    const before = known.gave ?? 0;
-    known.gave = before + 1;
-    known.epoch = epoch;
-    known.size = row.size;
-    return before;
+    const times = known.gave?.times ?? 0;
+    known.gave = { times: times + 1, size: row.size };
+    return times;
   }
 
   /** What others gave is for this one. */
-  got(row: DeliveryRow): void {
-    this.#of(row).given = true;
+  got(row: Row): void {
+    this.#of(row).given = "untried";
   }
 
-  /** A target took it. Of those that made way, the ones that this does not make due: where it took their room. */
+  /** A target took it. `found`: what is no larger has room there, too, but for what may have given its own, and did so before. */
   took({ id, target, fault, size }: DeliveryRow): { readonly found: boolean; readonly but: string[] } {
-    const hadRoom = this.#known.get(id)?.given === true;
+    const all = this.#at(target);
     const gave = [...this.#known].filter(([, known]) => known.target === target && known.gave !== undefined);
-    const found = this.foundFull({ id, fault }) || (!hadRoom && gave.length > 0);
-    if (found) this.#inVain.delete(target);
-    // There is room for as much, of nobody's.
-    if (!hadRoom) for (const [, known] of gave) if ((known.size ?? Infinity) <= size) delete known.gave;
+    const isGiven = all.some(({ given }) => given !== undefined);
+    const found = this.foundFull({ id, fault }) || (!isGiven && gave.length > 0);
+    // The room was nobody's: what is no larger is as if it had never given any.
+    if (!isGiven) {
+      if (found) this.#inVain.delete(target);
+      for (const [, known] of gave) if ((known.gave?.size ?? Infinity) <= size) delete known.gave;
+    }
+    for (const known of all) if (known.given !== undefined) known.given = "unknown";
     this.#known.delete(id);
-    return { found, but: hadRoom ? gave.flatMap(([id, known]) => ((known.gave ?? 0) > 1 ? [id] : [])) : [] };
+    return { found, but: isGiven ? gave.flatMap(([id, known]) => ((known.gave?.times ?? 0) > 1 ? [id] : [])) : [] };
   }
 
-  hasGiven(id: string): boolean {
-    return this.#known.get(id)?.gave !== undefined;
-  }
-
-  /** What was taken away at a target, and may fill it again: others as important go first. */
-  gaveAt(target: string): string[] {
-    return [...this.#known].flatMap(([id, known]) => (known.gave !== undefined && known.target === target ? [id] : []));
-  }
-
-  /** A device is there, at that attachment. What was taken away, and waits for longer each time, and is not due because of that: elsewhere, or there as it was. */
+  /** A device is there: at another attachment it may be another. What was taken away, and waits for longer each time, is not due because of that. */
   met(device: string, epoch: string | undefined): string[] {
-    for (const known of this.#known.values()) if (known.target === device && known.epoch !== epoch) delete known.gave;
+    if (this.#epochs.has(device) && this.#epochs.get(device) !== epoch) this.isNew(device);
+    this.#epochs.set(device, epoch);
     return [...this.#known].flatMap(([id, { gave }]) => (gave === undefined ? [] : [id]));
   }
 
@@ -121,7 +117,8 @@ export class Rooms {
   }
 
   /** A person wants it tried. */
-  forget(id: string): void {
+  asked({ id, target }: Row): void {
+    this.#inVain.delete(target);
     this.#known.delete(id);
   }
 

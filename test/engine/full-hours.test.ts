@@ -170,28 +170,3 @@ test("what gave way to what is more urgent, and then holds the room that this ne
   await hours.arrives("a.bin", 10_000_000, 1);
   assert.ok(await hours.passes(10 * minute, () => hours.out.files.has("a.bin")), `it holds ${hours.held().join()}`);
 });
-
-test("what made way at a full target, and goes there again, comes behind others of its weight, and lets them go first", async (t) => {
-  const hours = new Hours(t, oneByOne(), 12_000_000);
-  await hours.start();
-  await hours.arrives("l.bin", 30_000_000, 10);
-  await hours.arrives("s.bin", 1_000_000, 5);
-  assert.ok(await hours.passes(10 * minute, () => hours.out.files.has("s.bin")));
-  let go = (): void => undefined;
-  const slow = new Promise<void>((resolve) => (go = resolve));
-  hours.card.before = (call) => (Number(/^read l\.bin (\d+)$/.exec(call)?.[1] ?? 0) > 2_000_000 ? slow : undefined);
-  hours.skips(hours.waitsMs("l.bin") + 1);
-  await until(hours.bench, "it goes again", () => hours.engine.queue.pushing.size === 1);
-  hours.card.put("r.bin", randomBytes(1_000_000), t0 + 4000);
-  hours.card.changes$.next();
-  await until(hours.bench, "the smaller one", () => hours.out.files.has("r.bin"));
-  go();
-  await until(hours.bench, "it is full again", () => hours.lane.pausedMs > 0 && hours.engine.queue.pushing.size === 0);
-  await hours.arrives("q.bin", 1_000_000, 3);
-  const before = hours.out.calls.length;
-  // Both are due at once.
-  hours.skips(minute);
-  const writes = () => hours.out.calls.slice(before).filter((call) => call.startsWith("write"));
-  await until(hours.bench, "both were tried", () => writes().length >= 2);
-  assert.match(writes()[0] ?? "", /^write q\.bin/);
-});

@@ -10,7 +10,7 @@ import { Bench, FakeDevice, until } from "../fake-device.js";
 const t0 = Date.UTC(2026, 4, 1);
 const saidOf = (bench: Bench, what: string) => bench.events.filter((event) => event.what === what).map(({ message }) => message);
 
-test("a target that is full of what was begun at once: the last gives its room to the first, one after the other, and what fits is whole", async (t) => {
+test("a target that is full of what was begun at once: others give their room to the first, and what fits is whole", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
   const out = new FakeDevice("out", { target: { concurrency: 3 } });
@@ -31,24 +31,27 @@ test("a target that is full of what was begun at once: the last gives its room t
   const again = async (room: number) => {
     out.room = room;
     await engine.journal.apply(() => {
-      engine.queue.dueNow("out");
+      engine.queue.dueNow("out", { epoch: String(out.calls.length) });
     });
     lane?.resumeTarget();
   };
   await until(bench, "it is full", () => begun === 3 && isFull());
-  await again(7_500_000);
-  await until(bench, "the last gave its room to the first", () => isFull() && out.files.has("a.bin"));
-  assert.deepEqual(held(), [2_500_000]);
-  await again(10_500_000);
-  await until(bench, "what fits is there", () => isFull() && out.files.size === 2);
-  assert.deepEqual([...out.files.keys()], ["a.bin", "b.bin"]);
-  assert.deepEqual(held(), [500_000], "alone, it keeps what it has");
-  const writes = begun;
-  await again(10_500_000);
-  await until(bench, "it was tried again", () => begun > writes && isFull());
-  assert.deepEqual(held(), [500_000]);
-  await again(15_000_000);
-  await until(bench, "all", () => out.files.size === 3);
+  /** All is due, as at another disk, again and again, until that is so. */
+  const fills = async (room: number, isSo: () => boolean) => {
+    for (let n = 0; n < 9 && !isSo(); n++) {
+      const calls = out.calls.length;
+      await again(room);
+      const isDone = () => engine.queue.pushing.size === 0 && engine.queue.best("out") === undefined;
+      await until(bench, "tried", () => out.calls.length > calls && (isFull() || isDone()));
+    }
+    assert.ok(isSo(), `there: ${[...out.files.keys()].join()}, held: ${held().join()}`);
+  };
+  await fills(7_500_000, () => out.files.has("a.bin"));
+  await fills(10_500_000, () => out.files.size === 2 && held().length === 1);
+  const [alone, writes] = [held(), begun];
+  await fills(10_500_000, () => begun > writes);
+  assert.deepEqual(held(), alone, "alone, it keeps what it has");
+  await fills(15_000_000, () => out.files.size === 3);
 });
 
 /** A target that got full while files of these names were sent to it at once; the first of them goes first. */
@@ -126,19 +129,17 @@ test("what a full target has no room for a second time waits longer than the tar
 
 test("what cannot be taken away at a full target: the one before it gives its room, and it is not told each time", async (t) => {
   const out = new FakeDevice("out", { target: { concurrency: 3 } });
-  const { bench, tried, held, again } = await filled(t, ["a.bin", "b.bin", "c.bin"], 5_000_000, 4_900_000, out);
+  const { bench, tried, held } = await filled(t, ["a.bin", "b.bin", "c.bin"], 5_000_000, 7_500_000, out);
   out.before = (call) => {
     if (call === "discard c.bin") throw new Fault("denied", "nothing may be removed");
     return undefined;
   };
-  const names = () => held().map(([name]) => name);
-  await again();
-  await until(bench, "the one before gave", () => names().join() === "a.bin,c.bin");
-  const told = (level: string) => bench.events.filter((it) => it.level === level && it.message.includes("cannot be taken away")).length;
-  await tried();
-  const before = told("warn");
-  while (told("debug") === 0) await tried();
-  assert.deepEqual([names(), told("warn")], [["a.bin", "c.bin"], before]);
+  const [, last] = held().find(([name]) => name === "c.bin") ?? [];
+  for (let n = 0; n < 9 && !out.files.has("a.bin"); n++) await tried();
+  assert.ok(out.files.has("a.bin"));
+  assert.ok(Number(new Map(held()).get("c.bin")) >= Number(last));
+  const told = bench.events.filter(({ message }) => message.includes("cannot be taken away"));
+  assert.deepEqual([told.filter(({ level }) => level === "warn").length], [1], told.map(({ message }) => message).join("\n"));
 });
 
 test("a full target to which more is handed on than it takes: the first goes on with the room that the last gave, and the next keeps what it has", async (t) => {
