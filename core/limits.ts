@@ -205,14 +205,20 @@ function canBeHeld(engine: Engine, lane: Lane): boolean {
   );
 }
 
-/** What would be next for a target and is held back is put off, so that the rest goes. */
-export async function putOffHeld(engine: Engine, lane: Lane): Promise<void> {
+/** What would be next for a target and is held back is put off, so that the rest goes. `refusedLast`: as `Queue.claim` takes it. */
+export async function putOffHeld(engine: Engine, lane: Lane, refusedLast: boolean): Promise<void> {
   if (!canBeHeld(engine, lane)) return;
+  if (refusedLast) await putOffFirst(engine, lane, false);
+  await putOffFirst(engine, lane, true);
+}
+
+/** Until the first of them is not held back; `refused`: as `Queue.bestOf` takes it. */
+async function putOffFirst(engine: Engine, lane: Lane, refused: boolean): Promise<void> {
   const { queue, journal, clock } = engine;
   // Mostly nothing is held back: one row tells that.
   for (let looked = 1; ; looked = atOnce) {
     const held: { id: string; held: Held }[] = [];
-    const best = queue.bestOf(lane.name, looked);
+    const best = queue.bestOf(lane.name, looked, { refused });
     for (const delivery of best) {
       const version = queue.version(delivery.version);
       const why = version === undefined ? undefined : heldBack(engine, lane, version, delivery);

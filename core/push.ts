@@ -49,11 +49,9 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       !lane.takes ? 0 : lane.isTight ? Math.min(lane.slots("target"), 1) : Math.max(lane.slots("target"), lane.pipeline?.uploads ?? 0),
     claim: async () => {
       if (!lane.takes) return undefined;
-      await putOffHeld(engine, lane);
-      const delivery = await engine.queue.claim(lane.name, fits, {
-        refusedLast: lane.device.target?.features.singleShot === true,
-        discardsFirst: lane.isTight,
-      });
+      const refusedLast = lane.device.target?.features.singleShot === true;
+      await putOffHeld(engine, lane, refusedLast);
+      const delivery = await engine.queue.claim(lane.name, fits, { refusedLast, discardsFirst: lane.isTight });
       if (delivery === undefined || delivery === "full") return delivery;
       const push: Push = { delivery };
       engine.queue.pushing.set(delivery.id, push);

@@ -8,6 +8,7 @@ import type { Device, Upload } from "../../core/plugin.js";
 import { Throttle } from "../../core/throttle.js";
 import { why } from "../../core/why.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
+import { PostBox } from "../post-box.js";
 
 const never = new AbortController().signal;
 
@@ -543,4 +544,36 @@ test("--once ends when only conditions hold back what is left, and says so", asy
   const left = await bench.daemon.drained(never);
   assert.deepEqual({ ...left }, { waiting: 1, parked: 0, lost: 0, unreleased: 0, kept: [], unlisted: [], unread: 0, uneven: [] });
   assert.ok(other.files.has("a.bin"));
+});
+
+test("what a single shot's server denied before, and comes behind others, does not let one of those go that is held back", async (t) => {
+  const bench = new Bench(t);
+  const [card, other] = [new FakeDevice("card"), new FakeDevice("other")];
+  const [box, ground] = [new PostBox("box"), new FakeDevice("ground")];
+  card.put("denied.bin", "content", Date.UTC(2026, 4, 2));
+  box.before = (call) => {
+    if (call.startsWith("took denied")) throw new Fault("denied", "403");
+    return undefined;
+  };
+  ground.attach(false);
+  await bench.start({ sources: [card, other], targets: [box, ground] }, [
+    { from: "card", to: ["box"] },
+    { from: "other", to: ["ground", { device: "box", required: false, requires: ["ground"] }] },
+  ]);
+  const { engine } = bench.daemon;
+  const lane = engine.lanes.get("box") ?? assert.fail();
+  const denials = () => box.calls.filter((call) => call.startsWith("took denied")).length;
+  await until(bench, "denied", () => denials() === 1 && !lane.attached && engine.queue.pushing.size === 0);
+  other.put("held.bin", "content", Date.UTC(2026, 4, 1));
+  other.changes$.next();
+  await until(bench, "whole here", () => bench.states("box").filter((state) => state === "ready").length === 2);
+  await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0 WHERE target = 'box'"));
+  await lane.lookNow(new AbortController().signal);
+  await until(bench, "it was tried again", () => denials() === 2 || box.posts.length > 1);
+  assert.deepEqual(
+    box.posts.map(({ path }) => path),
+    ["denied.bin", "denied.bin"],
+  );
+  ground.attach(true);
+  await until(bench, "there", () => bench.states("ground").join() === "done");
 });
