@@ -23,6 +23,7 @@ import {
   hasLeft,
   leftItsPlace,
   olderKey,
+  receiptsIn,
   stampOf,
   type StoredReceipt,
   type VersionRow,
@@ -245,10 +246,6 @@ const another = "kept: the source has another file under that name by now";
 /** A route asks for it, and it cannot be done; `isKept` knows it from the journal. */
 class Kept {
   constructor(readonly why: string) {}
-}
-
-export function receiptsIn(deliveries: readonly { readonly receipt: string | null }[]): StoredReceipt[] {
-  return deliveries.flatMap(({ receipt }) => (receipt === null ? [] : [JSON.parse(receipt) as StoredReceipt]));
 }
 
 /** Who proved too little of it for its source to be without it, and what to do. */

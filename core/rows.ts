@@ -140,12 +140,17 @@ export const backAsItWas = "kept: it was taken away there, and is there again as
 export const hasLeft = ({ released }: Pick<VersionRow, "released">): boolean =>
   Object.values(leftItsPlace).some((words) => released?.startsWith(words) === true);
 
+/** Of those that are done. */
+export function receiptsIn(deliveries: readonly Pick<DeliveryRow, "receipt">[]): StoredReceipt[] {
+  return deliveries.flatMap(({ receipt }) => (receipt === null ? [] : [JSON.parse(receipt) as StoredReceipt]));
+}
+
 /** What was sent of a version, which was perhaps read before its digest was known otherwise; undefined: nobody knows. */
 export function deliveredDigest(
   { digest }: Pick<VersionRow, "digest">,
   deliveries: readonly Pick<DeliveryRow, "receipt">[],
 ): Digest | undefined {
-  const receipts = deliveries.flatMap(({ receipt }) => (receipt === null ? [] : [JSON.parse(receipt) as StoredReceipt]));
+  const receipts = receiptsIn(deliveries);
   return receipts.find((receipt) => receipt.digest?.startsWith("sha256:"))?.digest ?? digest ?? undefined;
 }
 

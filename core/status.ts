@@ -11,7 +11,7 @@ import type { LeftOut } from "./find.js";
 import { durationText, sizeText } from "./text.js";
 import { nameOf, type SyncConfig } from "./sync/options.js";
 import type { SyncState } from "./sync/sync-route.js";
-import { elsewhere, isLost, type StoredReceipt, type VersionRow } from "./rows.js";
+import { elsewhere, isLost, receiptsIn, type StoredReceipt, type VersionRow } from "./rows.js";
 
 export interface Status {
   readonly version: string;
@@ -455,7 +455,5 @@ function recentOf(journal: Journal, nowMs: number): StoredReceipt[] {
       ...[nowMs, count],
     );
   const past = dated("<=", most);
-  return [...past, ...(past.length < most ? dated(">", most - past.length) : [])].map(
-    ({ receipt }) => JSON.parse(receipt) as StoredReceipt,
-  );
+  return receiptsIn([...past, ...(past.length < most ? dated(">", most - past.length) : [])]);
 }
