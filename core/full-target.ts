@@ -17,7 +17,7 @@ const askedMs = 60_000;
 const triesForSmaller = 3;
 /** All that is given goes again: not for less than this share of it, but for what is more important. */
 const worthShare = 0.01;
-/** So many are asked at a time what they hold, of which nobody knows it. */
+/** So many are looked at at a time: each may have to be asked what it holds. */
 const askedMost = 64;
 /** So much may be free in nobody's partial: a write that does not fit fails as a whole. */
 const slackBytes = 2 ** 20;

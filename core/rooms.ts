@@ -30,10 +30,6 @@ export class Rooms {
     return known;
   }
 
-  #at(target: string): Known[] {
-    return [...this.#known.values()].filter((known) => known.target === target);
-  }
-
   /** It found no room, after `progress` or none. How often in vain by now: the first time somebody may have taken what was free. */
   refused(row: DeliveryRow, progress: boolean, nowMs: number): number {
     const known = this.#of(row);
@@ -89,16 +85,16 @@ export class Rooms {
 
   /** A target took it. `found`: what is no larger has room there, too, but for what may have given its own, and did so before. */
   took({ id, target, fault, size }: DeliveryRow): { readonly found: boolean; readonly but: string[] } {
-    const all = this.#at(target);
-    const gave = [...this.#known].filter(([, known]) => known.target === target && known.gave !== undefined);
-    const isGiven = all.some(({ given }) => given !== undefined);
+    const there = [...this.#known].filter(([, known]) => known.target === target);
+    const gave = there.filter(([, known]) => known.gave !== undefined);
+    const isGiven = there.some(([, { given }]) => given !== undefined);
     const found = this.foundFull({ id, fault }) || (!isGiven && gave.length > 0);
     // The room was nobody's: what is no larger is as if it had never given any.
     if (!isGiven) {
       if (found) this.#inVain.delete(target);
       for (const [, known] of gave) if ((known.gave?.size ?? Infinity) <= size) delete known.gave;
     }
-    for (const known of all) if (known.given !== undefined) known.given = "unknown";
+    for (const [, known] of there) if (known.given !== undefined) known.given = "unknown";
     this.#known.delete(id);
     return { found, but: isGiven ? gave.flatMap(([id, known]) => ((known.gave?.times ?? 0) > 1 ? [id] : [])) : [] };
   }
