@@ -5,6 +5,7 @@ import { lookInto } from "../core/entries.js";
 import { Fault, isFault } from "../core/errors.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
+import { isUnbelieved } from "../core/net.js";
 import { isOfMount } from "../core/on-mount.js";
 import { withinMs } from "../core/signals.js";
 import { reasonOf } from "../core/retry.js";
@@ -31,6 +32,8 @@ async function tryDevice(config: DeviceConfig, all: Config, also?: (lane: Lane) 
     withinMs(probeMs, [], async (signal) => {
       try {
         await lane.lookNow(signal);
+      } catch (error) {
+        throw isUnbelieved(error) ? await withShown(lane, error, signal) : error;
       } finally {
         if (lane.present) await also?.(lane);
       }
@@ -44,6 +47,16 @@ async function tryDevice(config: DeviceConfig, all: Config, also?: (lane: Lane) 
       return "works";
     }),
   );
+}
+
+/** With what a person has to compare, and may write into the configuration. */
+async function withShown({ device }: Lane, error: unknown, signal: AbortSignal): Promise<unknown> {
+  const shown = await device.certificate?.(signal).catch(() => undefined);
+  if (shown === undefined) return error;
+  const { name, fingerprint } = shown;
+  return new Fault("denied", `${reasonOf(error)}: the one that is shown there (${name}) has the "fingerprint": "${fingerprint}"`, {
+    cause: error,
+  });
 }
 
 /** Where a directory of this machine was mounted the daemon that runs knows. Throws Fault "offline". */

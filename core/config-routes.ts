@@ -203,8 +203,10 @@ function readSync(
         [...at, "from"],
         `"${from}" cannot be this side of a two-way route: at no ${around.known.get(from)?.plugin?.type ?? ""} server a name is surely nobody else's; make it the other side ("to")`,
       );
-    // A mark is put there.
-    if (deletes && isRole(from, "source", around)) checkDevice(from, "target", [...at, "from"], around);
+    if (deletes && isRole(from, "source", around)) {
+      const writes = mode === "mirror" ? 'a mirror with "deletes" puts a mark there' : "both sides of a two-way route are written";
+      checkDevice(from, "target", [...at, "from"], around, writes);
+    }
     if (checkDevice(to, "target", [...at, "to", n], around) && !isRole(to, "source", around))
       add(
         [...at, "to", n],
@@ -302,13 +304,14 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   for (const late of targets.filter(startsLate)) routes.push({ ...whole, to: [late], since: "install" });
 }
 
-/** Complains where it cannot be that; whether it can. */
-function checkDevice(name: string, role: "source" | "target", at: At, around: Around): boolean {
+/** Complains where it cannot be that; whether it can. `needs`: why it has to, where a person did not call it that. */
+function checkDevice(name: string, role: "source" | "target", at: At, around: Around, needs?: string): boolean {
   const { known, add } = around;
   const found = known.get(name);
+  const cannot = needs === undefined ? `"${name}" cannot be a ${role}` : `${needs}, and "${name}" cannot be written`;
   if (found === undefined) add(at, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
-  else if (!found.roles.includes(role)) add(at, `"${name}" cannot be a ${role}`);
-  else if (found.withheld[role] !== undefined) add(at, `"${name}" cannot be a ${role}: ${found.withheld[role]}`);
+  else if (!found.roles.includes(role)) add(at, cannot);
+  else if (found.withheld[role] !== undefined) add(at, `${cannot}: ${found.withheld[role]}`);
   return isRole(name, role, around);
 }
 

@@ -318,6 +318,19 @@ test("roles and kinds are checked", async () => {
   );
 });
 
+test("who cannot be written cannot be a side that is written, and the message says why that is one", async () => {
+  const wrong = async (route: string) =>
+    problems(
+      `{ "devices": { "fc": { "type": "mavftp", "url": "tcpout://127.0.0.1:5760" }, "d": { "type": "local", "dir": "d" } }, "routes": [{ "from": "fc", "to": ["d"], ${route} }] }`,
+    );
+  const readOnly = '"fc" cannot be written: it is only read; "write": true on this device lets files be put, moved and removed there';
+  assert.deepEqual(await wrong('"mode": "mirror", "deletes": true'), [
+    `c:1: routes[0].from: a mirror with "deletes" puts a mark there, and ${readOnly}`,
+  ]);
+  assert.deepEqual(await wrong('"mode": "two-way"'), [`c:1: routes[0].from: both sides of a two-way route are written, and ${readOnly}`]);
+  assert.deepEqual(await wrong('"mode": "mirror"'), []);
+});
+
 test("what can never be true of a file, a day that no month has, and a brace without its other", async () => {
   const route = async (more: string) =>
     (
@@ -675,7 +688,7 @@ test("what may be a secret is not said again", async () => {
       `devices.a.password: expected ${secret}`,
       `devices.b.password: expected ${secret}`,
       'devices.c.url: expected a URL that begins with "https://" or "http://", got "https:/h/up?***"',
-      'devices.d.url: expected a URL such as "https://cloud.example.org/remote.php/dav/files/me" (the user and password have options of their own), got "https:/h/#***"',
+      'devices.d.url: expected a URL such as "https://cloud.example.org/remote.php/dav/files/me", with nothing after "?" or "#" (the user and password have options of their own), got "https:/h/#***"',
       'devices.e.host: expected a host name or an address: no URL, no user, no spaces, got "ftp://***@h"',
       'devices.f.host: expected a host name or an address: no URL, no user, no spaces, got "***@h"',
     ],

@@ -8,6 +8,7 @@ import { isIP, type Server, type Socket } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
 import * as v from "valibot";
 import { abortedFault, codeOf, Fault, faultOfErrno, isFault } from "./errors.js";
+import { printable } from "./names.js";
 import { path } from "./options.js";
 import type { Certificate } from "./plugin.js";
 
@@ -99,7 +100,7 @@ export function certificateOf(socket: TLSSocket, { fingerprint: pinned }: Tls): 
   const { subject, subjectaltname, valid_from, valid_to, raw } = socket.getPeerCertificate();
   const name = [subject?.CN].flat()[0] ?? subjectaltname ?? "";
   return {
-    name,
+    name: printable(name),
     fromMs: Date.parse(valid_from),
     untilMs: Date.parse(valid_to),
     fingerprint: fingerprintOf(raw),
@@ -182,12 +183,17 @@ export function netFault(error: unknown, { what, connecting, clockTrusted, noTls
   if (tlsCodes.test(code))
     return new Fault(
       "denied",
-      `${what}: the server's certificate or TLS is not accepted (${text}); its fingerprint can be set in "tls"`,
+      `${what}: the server's certificate or TLS is not accepted (${text}); "tls" can say which certificate is believed`,
       cause,
     );
   if (absent.has(code)) return new Fault("offline", `${what}: the server is not there (${text})`, cause);
   if (connecting === true && code === "ETIMEDOUT") return new Fault("offline", `${what}: the server does not answer${silent ?? ""}`, cause);
   return new Fault("transient", `${what}: ${text}`, cause);
+}
+
+/** A Fault of `netFault` for a certificate that nobody believes: to be believed it has to be pinned. */
+export function isUnbelieved(error: unknown): boolean {
+  return isFault(error, "denied") && tlsCodes.test(codeOf(error.cause));
 }
 
 /** A service opens its port. Throws "config", "denied", "transient". */

@@ -112,6 +112,9 @@ test("WebDAV, Flight Review and a directory", async (t) => {
   assert.deepEqual(review.route, { include: ["**/*.ulg"] });
   assert.deepEqual((await asked(t, person("5", "/srv/logs"))).device.value, { type: "local", dir: "/srv/logs" });
   await assert.rejects(asked(t, person("5", "logs")), /a path that begins with/);
+  for (const url of ["https://me:secret@cloud.example.org", "https://cloud.example.org/?dir=/", "cloud.example.org", ""])
+    await assert.rejects(asked(t, person("3", url)), /user and password have options of their own|cannot be left out/, url);
+  await assert.rejects(asked(t, person("4", "https://me:secret@logs.px4.io/upload")), /a URL without a user or password/);
 });
 
 test("nothing yet; a password that is kept beside it already may stay", async () => {

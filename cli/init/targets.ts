@@ -7,9 +7,11 @@ import { isFault } from "../../core/errors.js";
 import { typeOf } from "../../core/host-key.js";
 import { fingerprintOf, parseFingerprint } from "../../core/net.js";
 import { host as hostOption } from "../../core/options.js";
+import { url as formUrl } from "../../plugins/post/plugin.js";
 import { presets } from "../../plugins/post/presets.js";
 import { hostKeyOf } from "../../plugins/sftp/login.js";
 import type { SftpOptions } from "../../plugins/sftp/options.js";
+import { url as webdavUrl } from "../../plugins/webdav/options.js";
 import { judged } from "../edit-config.js";
 import { withContext } from "../own.js";
 import { type Asker, choose, yes } from "../questions.js";
@@ -36,10 +38,11 @@ export interface Asking {
 
 const lookMs = 15_000;
 const needed = (answer: string) => (answer === "" ? "it cannot be left out" : undefined);
-const aHost = (answer: string) => needed(answer) ?? v.safeParse(hostOption(), answer).issues?.[0].message;
+/** As the option of the device takes it: what is wrong is told before the next question. */
+const asOption = (option: v.GenericSchema) => (answer: string) => needed(answer) ?? v.safeParse(option, answer).issues?.[0].message;
+const aHost = asOption(hostOption());
 const aPort = (answer: string) =>
   /^\d+$/.test(answer) && Number(answer) > 0 && Number(answer) < 65_536 ? undefined : "a port, from 1 to 65535";
-const aUrl = (answer: string) => (/^https?:\/\//.test(answer) && URL.canParse(answer) ? undefined : 'a URL that begins with "https://"');
 
 /** undefined: nothing yet. */
 export async function askTarget(asking: Asking): Promise<Target | undefined> {
@@ -144,7 +147,7 @@ async function sftp({ asker, config, has }: Asking): Promise<Target> {
 }
 
 async function webdav({ asker, has }: Asking): Promise<Target> {
-  const url = await asker.ask("Its URL", "", aUrl);
+  const url = await asker.ask("Its URL", "", asOption(webdavUrl));
   const user = await asker.ask("User", "", needed);
   const { value: password, secrets } = await kept(asker, "cloud", has);
   const root = await asker.ask("Directory there", "/");
@@ -153,7 +156,7 @@ async function webdav({ asker, has }: Asking): Promise<Target> {
 }
 
 async function review({ asker }: Asking): Promise<Target> {
-  const url = await asker.ask("Its URL", "https://logs.px4.io/upload", aUrl);
+  const url = await asker.ask("Its URL", "https://logs.px4.io/upload", asOption(formUrl));
   const email = await asker.ask("Your e-mail address, to which it sends the link of each log (or Enter)", "");
   const value = { type: "post", preset: "flight-review", url, fields: { ...presets["flight-review"].fields, email, redirect: undefined } };
   return {

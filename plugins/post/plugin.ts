@@ -9,7 +9,7 @@ import { presets, type Preset, type PresetName } from "./presets.js";
 /** The server's parser takes no more of one (PX4/flight_review). */
 const mostFieldBytes = 10 * 1024;
 
-const url = v.pipe(
+export const url = v.pipe(
   v.string("a URL"),
   v.check((text) => /^https?:\/\//.test(text) && URL.canParse(text), 'a URL that begins with "https://" or "http://"'),
   v.check((text) => {

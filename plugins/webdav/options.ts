@@ -9,14 +9,16 @@ function isUrl(text: string): boolean {
   return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === "";
 }
 
-const address = () =>
-  v.pipe(
-    v.string("a URL"),
-    v.check(isUrl, 'a URL such as "https://cloud.example.org/remote.php/dav/files/me" (the user and password have options of their own)'),
-  );
+export const url = v.pipe(
+  v.string("a URL"),
+  v.check(
+    isUrl,
+    'a URL such as "https://cloud.example.org/remote.php/dav/files/me", with nothing after "?" or "#" (the user and password have options of their own)',
+  ),
+);
 
 export const options = v.strictObject({
-  url: described(address(), "Where the server's WebDAV is. For Nextcloud the address of its web page is enough."),
+  url: described(url, "Where the server's WebDAV is. For Nextcloud the address of its web page is enough."),
   user: v.optional(described(lineOrNothing("a user name"), "The user to log in as; without one no login is sent.")),
   password: v.optional(described(secret(), "The password, or where it is kept. Nextcloud and Yandex want one made for this program.")),
   root: v.optional(described(lineOrNothing("a path"), 'The directory below which all is, below "url".'), "/"),
