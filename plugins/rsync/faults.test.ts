@@ -23,6 +23,7 @@ test("words decide, where they say more than the code", () => {
   assert.equal(kind(255, "ssh: connect to host h port 22: Connection refused"), "offline");
   assert.equal(kind(255, "ssh: Could not resolve hostname h: Name or service not known"), "offline");
   assert.equal(kind(255, "ssh: connect to host h port 22: Connection timed out"), "offline");
+  assert.match(rsyncFault("x", { code: 255, err: "ssh: connect to host h port 22: Connection refused\r\n" }).message, /refused[^?]*$/);
   const aside = "default_perms_for_dir: sys_acl_get_file(a, ACL_TYPE_DEFAULT): Permission denied, falling back on umask\n";
   assert.equal(kind(23, `${aside}rsync: [receiver] open "/srv/a/b" failed: Not a directory (20)`), "rejected");
   for (const err of [

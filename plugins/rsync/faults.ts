@@ -173,7 +173,8 @@ function asTold(path: string): string {
 
 /** One line of what was said: the one that decided, else the first that is no banner. */
 function tellingLine(err: string, words: RegExp | undefined): string {
-  const lines = err.split("\n").map((line) => line.replace(/[^\x20-\x7e]/g, "?").trim());
+  // ssh ends its own with a carriage return, too.
+  const lines = err.split("\n").map((line) => line.trim().replace(/[^\x20-\x7e]/g, "?"));
   const line = lines.find((it) => words?.test(it)) ?? lines.find((it) => it !== "" && !/^@+$/.test(it)) ?? "";
   return line.slice(0, 300);
 }
