@@ -32,7 +32,13 @@ export async function killedAt(args: readonly string[], call: Call, n: number, p
   return end !== 0;
 }
 
-/** `before` each run, and `after` each kill, until a run gets to its end (`n` is 0 then), for each kind of call. So many kills of each kind. */
+const isLong = process.env["FILESYNC_TEST_KILLS"] === "all";
+const seed = Number(process.env["FILESYNC_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+
+/**
+ * `before` each run, and `after` each kill, until a run gets to its end (`n` is 0 then), for each kind of call. So many kills of each kind. Behind the third call every other one, which of them the seed says;
+ * `FILESYNC_TEST_KILLS=all` for the long form.
+ */
 export async function killedAtEach(
   args: readonly string[],
   before: () => void,
@@ -40,7 +46,7 @@ export async function killedAtEach(
 ): Promise<Record<Call, number>> {
   const kills = { fsync: 0, fdatasync: 0, rename: 0, link: 0, unlink: 0 };
   for (const call of durableCalls)
-    for (let n = 1; ; n++) {
+    for (let n = 1; ; n += isLong || n < 3 || (n + seed) % 2 === 1 ? 1 : 2) {
       before();
       const killed = await killedAt(args, call, n);
       await after(killed ? `a kill at ${call} ${n}` : "its end", killed ? n : 0);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { mirrorModel, mirrorVariants } from "./mirror-model.js";
 
-const steps = Number(process.env["FILESYNC_TEST_SYNC_STEPS"] ?? 60_000);
+const steps = Number(process.env["FILESYNC_TEST_SYNC_STEPS"] ?? 30_000);
 const first = Number(process.env["FILESYNC_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 const each = 1500;
 
