@@ -329,7 +329,11 @@ export class PullJob {
       engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", id);
       this.#joinBase();
     });
-    await engine.spool.dropAside(id);
+    const { source, path, medium } = this.#version;
+    await engine.spool.dropAside(id, (aside) => {
+      const earlier = engine.queue.version(aside);
+      return earlier?.source === source && earlier.path === path && earlier.medium === medium;
+    });
   }
 
   /**

@@ -5,11 +5,12 @@
  * The journal, not the file, says how many bytes are durable: `writer` cuts the file to that offset, because what lies behind it may be
  * pages that a power cut tore. Space is reserved before a pull begins: `maxSize` bounds what the spool takes, `keepFree` what it leaves on the disk.
  *
- * What is damaged is kept beside it (`damaged/<version id>`) until that version is whole here again: it may be all that there is.
+ * What is damaged is kept beside it (`damaged/<version id>`) until that file is whole here again: it may be all that there is.
  */
-import { constants, existsSync, promises as fs } from "node:fs";
+import { constants, createReadStream, existsSync, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
+import { digestsOf } from "./digest.js";
 import { codeOf, Fault, faultOfErrno } from "./errors.js";
 import { BadPlaces, freeBytesAt, makeDirDurable, removeFile, removeTemporaries, syncData, syncDir } from "./fs.js";
 
@@ -249,9 +250,27 @@ export class Spool {
     return existsSync(at) ? at : undefined;
   }
 
-  /** It is whole here again. */
-  async dropAside(version: string): Promise<void> {
-    if (this.#aside.delete(version)) await removeFile(join(this.#asideDir, version));
+  /** It is whole here. What is set aside of it is of no use any more, nor of what `isEarlier`, where it has no byte that this has not. */
+  async dropAside(version: string, isEarlier: (version: string) => boolean): Promise<void> {
+    for (const aside of [...this.#aside])
+      if (aside === version || (isEarlier(aside) && (await this.#isBegin(aside, version)))) {
+        this.#aside.delete(aside);
+        await removeFile(join(this.#asideDir, aside));
+      }
+  }
+
+  /** False where one of them cannot be read. */
+  async #isBegin(aside: string, version: string): Promise<boolean> {
+    const at = join(this.#asideDir, aside);
+    const size = await sizeOf(at);
+    if (size === 0 || (await sizeOf(this.pathOf(version))) < size) return size === 0;
+    const digestOf = async (path: string) => digestsOf(createReadStream(path, { end: size - 1, highWaterMark: 2 ** 20 }), ["sha256"]);
+    try {
+      const [[kept], [whole]] = await Promise.all([digestOf(at), digestOf(this.pathOf(version))]);
+      return kept === whole;
+    } catch {
+      return false;
+    }
   }
 
   /** Takes back what was promised to a version that has no bytes. */

@@ -1,7 +1,7 @@
 /** Media that are changed in one device, and bytes that cannot be read: what core makes of it. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
@@ -205,6 +205,31 @@ test("bytes that cannot be read set aside one file; another attachment tries it 
   await until(bench, "it arrives", () => bench.states("out").join() === "done,done");
   const opened = card.calls.filter((call) => call.startsWith("open bad.bin")).at(-1);
   assert.ok(Number(opened?.split(" ")[2]) >= 5_000_000, opened);
+});
+
+test("what came of a file before it went is kept until that file is whole here, though it is found anew; not where it was another", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 500_000 });
+  const out = new FakeDevice("out");
+  const [same, other] = [randomBytes(8_000_000), randomBytes(8_000_000)];
+  const put = (rest: Buffer) => [same, rest].forEach((bytes, n) => card.put(`${n}.bin`, bytes, t0));
+  put(other);
+  const gone = new Set(["0.bin", "1.bin"]);
+  card.before = (call) => {
+    const [, name = ""] = /^read (.*) 6000000$/.exec(call) ?? [];
+    if (!gone.delete(name)) return;
+    card.files.delete(name);
+    throw new Fault("missing", `${name} is not there`);
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "both are lost", () => bench.events.filter(({ what }) => what === "lost").length === 2);
+  const aside = () => readdirSync(join(bench.dir, "damaged"));
+  assert.equal(aside().length, 2);
+  put(randomBytes(8_000_000));
+  card.attach(true);
+  await until(bench, "both are there, and one of what was kept has gone", () => out.files.size === 2 && aside().length < 2);
+  const [left = ""] = aside();
+  assert.ok(other.subarray(0, 6_000_000).includes(readFileSync(join(bench.dir, "damaged", left)).subarray(0, 1000)));
 });
 
 test("a device hears that nothing more is wanted of it: not before all is here, and not while it is sent to", async (t) => {
