@@ -64,6 +64,21 @@ test("two failures detach; a probe brings it back", async () => {
   await lane.close();
 });
 
+test("who has to ask counts as attached, unasked until it has answered something", () => {
+  for (const [answers, unasked] of [
+    [(lane: Lane) => lane.noteFault(offline), true],
+    [(lane: Lane) => lane.noteFault(new Fault("full", "no space")), false],
+    [(lane: Lane) => lane.noteSuccess(), false],
+  ] as const) {
+    const { lane, presence$ } = laneOf();
+    assert.ok(!lane.unasked, "it is seen");
+    presence$.next({ state: "attached", unasked: true });
+    assert.ok(lane.unasked);
+    answers(lane);
+    assert.deepEqual([lane.attached, lane.unasked], [true, unasked]);
+  }
+});
+
 test("presence that flaps leaves one loop of probes, and none after close", async () => {
   const { lane, presence$, clock } = laneOf();
   for (let n = 2; n < 6; n++) {

@@ -59,6 +59,8 @@ export class Lane {
   #failures = 0;
   /** The last work against it went well: more of it may be begun at once. */
   proven = false;
+  /** It answered something in this run. */
+  #answered = false;
   /** It was attached once in this run. */
   #met = false;
   #telling: NodeJS.Timeout | undefined;
@@ -119,6 +121,11 @@ export class Lane {
   /** The first look at it has no answer yet. */
   get unseen(): boolean {
     return this.#presence.unseen === true;
+  }
+
+  /** It counts as attached, and nobody has asked it yet. */
+  get unasked(): boolean {
+    return this.attached && this.#presence.unasked === true && !this.#answered;
   }
 
   /** Where what is sent to it has conditions or a budget. */
@@ -372,6 +379,7 @@ export class Lane {
   /** Work went well: whatever was learned against the device is void. */
   noteSuccess(): void {
     this.#failures = 0;
+    this.#answered = true;
     this.proven = true;
   }
 
@@ -379,6 +387,7 @@ export class Lane {
   noteFault(error: unknown, again?: Down["again"]): void {
     if (!isFault(error)) return;
     this.proven = false;
+    if (error.kind !== "offline") this.#answered = true;
     if (error.kind === "offline") {
       if (!this.attached) return;
       this.#failures += 1;
@@ -473,6 +482,7 @@ export class Lane {
   }
 
   #up(): void {
+    this.#answered = true;
     this.#down?.over.abort();
     this.#down = undefined;
     this.#failures = 0;

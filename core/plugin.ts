@@ -96,6 +96,8 @@ export interface Presence {
   readonly reason?: string;
   /** While the first look at it has no answer yet, which comes within half a minute or two: `run --once` waits for that. */
   readonly unseen?: true;
+  /** Nobody has asked it yet, so that nobody knows: who has to ask counts as attached until work, or `probe`, finds out. Core knows by itself once that was so. */
+  readonly unasked?: true;
   /** Names this attachment (boot, address, mount). Another epoch is a new edge: backoff is reset, the source is listed. */
   readonly epoch?: string;
   /** Where media can be changed: the ids of those that are in now. Files of another medium wait for it; none of them counts as missing. */

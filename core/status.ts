@@ -25,6 +25,8 @@ export interface Status {
     /** `unknown`: no daemon runs, or it cannot be started as configured; then there is no `since`. */
     readonly presence: "attached" | "detached" | "unknown";
     readonly reason?: string;
+    /** Nothing was asked of it yet: whether it is there nobody knows. */
+    readonly unasked?: true;
     /** It is in, and may be taken out at once. */
     readonly safe?: true;
     readonly since?: string;
@@ -280,6 +282,7 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
       roles,
       presence: lane.attached ? ("attached" as const) : ("detached" as const),
       ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
+      ...(lane.unasked ? { unasked: true as const } : {}),
       ...(lane.safe ? { safe: true as const } : {}),
       since: new Date(lane.state.sinceMs).toISOString(),
       ...(lane.unused === undefined ? {} : { unused: lane.unused }),

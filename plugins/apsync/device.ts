@@ -12,7 +12,7 @@ import type { ApsyncOptions } from "./options.js";
 import { ApsyncTarget } from "./target.js";
 
 export class ApsyncDevice implements Device {
-  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached", unasked: true });
   readonly target: ApsyncTarget;
   readonly #client: RegistryClient;
   readonly #link: Link;

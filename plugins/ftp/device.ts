@@ -15,7 +15,7 @@ import { FtpTarget } from "./target.js";
 import { FtpTree } from "./tree.js";
 
 export class FtpDevice implements Device {
-  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached", unasked: true });
   readonly source: FtpSource;
   readonly target: FtpTarget;
   readonly tree: FtpTree;

@@ -13,7 +13,7 @@ function tellsNothing({ url, preset, answer }: PostOptions): boolean {
 }
 
 export class PostDevice implements Device {
-  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached", unasked: true });
   readonly target: PostTarget;
   readonly #client: HttpClient;
   readonly #options: PostOptions;

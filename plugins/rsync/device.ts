@@ -11,7 +11,7 @@ import type { RsyncOptions } from "./options.js";
 import { RsyncTarget } from "./target.js";
 
 export class RsyncDevice implements Device {
-  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached", unasked: true });
   readonly target: RsyncTarget;
   readonly #link: Link;
 

@@ -14,7 +14,7 @@ import { SftpTarget } from "./target.js";
 import { SftpTree } from "./tree.js";
 
 export class SftpDevice implements Device {
-  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached", unasked: true });
   readonly source: SftpSource;
   readonly target: SftpTarget;
   readonly tree: SftpTree;

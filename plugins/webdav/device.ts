@@ -9,7 +9,7 @@ import { WebdavTree } from "./tree.js";
 import { Ways } from "./ways.js";
 
 export class WebdavDevice implements Device {
-  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached", unasked: true });
   readonly source: WebdavSource;
   readonly target: WebdavTarget;
   readonly tree: WebdavTree;

@@ -131,6 +131,21 @@ test("after a kill nothing is being sent: why and status say that it waits for t
   assert.equal(await told(), `  in → out  1 waits: ${away}`);
 });
 
+test("a server that nobody has asked is not said to be there", async (t) => {
+  const world = new World(t);
+  world.mkdir("in");
+  const ground = { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: "p", secure: false };
+  const config = world.config({ devices: { in: local("in"), ground }, routes: [{ from: "in", to: ["ground"] }] });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ message }) => message.includes(" is ready: "), "that it runs");
+  const lines = async () => (await runProgram(["status", "--config", config])).out.split("\n");
+  assert.match((await lines()).find((line) => line.startsWith("ground")) ?? "", /^ground {2}attached, not asked yet {2}\(ftp, since /);
+  assert.match((await lines()).find((line) => line.startsWith("in ")) ?? "", /^in {6}attached {2}\(local, since /);
+  world.file("in/a.ulg", "content of a");
+  await until("it was asked", async () => (await lines()).some((line) => /^ground {2}detached: .*refused/.test(line)));
+});
+
 test("without a daemon it needs no secret: what only the service's environment tells is left out, and is no mistake", async (t) => {
   const world = new World(t);
   world.file("in/a.ulg", "content of a");
