@@ -8,6 +8,7 @@ import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { PushJob } from "./push-job.js";
 import { madeWayMsAfter, reasonOf } from "./retry.js";
+import { foundFull } from "./rooms.js";
 import { goesBefore, type DeliveryRow } from "./rows.js";
 import { withinMs } from "./signals.js";
 
@@ -37,9 +38,7 @@ export async function makeRoom(engine: Engine, lane: Lane, { id }: DeliveryRow, 
   const isAway = ({ state, fault, not_before }: DeliveryRow) =>
     state === "wanting" || (not_before > now && (fault === "held" || fault === "denied"));
   const mustGive = (row: DeliveryRow) => isAway(row) || goesBefore(failed, row) || (inVain > triesForSmaller && failed.size < row.size);
-  const givers = queue
-    .begunAt(lane.name)
-    .filter((row) => row.id !== id && rooms.foundFull(row) && mustGive(row) && rooms.held(row.id) !== 0);
+  const givers = queue.begunAt(lane.name).filter((row) => row.id !== id && foundFull(row) && mustGive(row) && rooms.held(row.id) !== 0);
   if (givers.length === 0) return false;
   const held = await heldOf(engine, lane, failed, signal);
   if (held === undefined || held < 0) return false;
@@ -51,7 +50,8 @@ export async function makeRoom(engine: Engine, lane: Lane, { id }: DeliveryRow, 
     if (there === undefined) return false;
     // What is whole there is perhaps the last copy.
     const bytes = there < row.size ? Math.max(0, there) : 0;
-    rooms.noteHeld(row, bytes);
+    // What it refuses to tell it may tell later.
+    if (there >= 0) rooms.noteHeld(row, bytes);
     if (bytes > 0) giving.push({ row, bytes });
     given += bytes;
   }
@@ -63,7 +63,9 @@ export async function makeRoom(engine: Engine, lane: Lane, { id }: DeliveryRow, 
     }
   const isEnough = () => given > 0 && held + given + Math.min(slackBytes, failed.size / 4) >= failed.size;
   const most = Math.max(given, failed.size);
-  const gone = giving.reduce((sum, { row }) => sum + (row.state === "ready" && row.size <= most ? row.size : 0), 0);
+  // As `fullBytes` counts them.
+  const isCounted = ({ state, fault }: DeliveryRow) => state === "ready" && (fault === null || fault === "full");
+  const gone = giving.reduce((sum, { row }) => sum + (isCounted(row) && row.size <= most ? row.size : 0), 0);
   const isWorth = queue.fullBytes(lane.name, most) - gone >= given * worthShare;
   if (!isWorth && giving.some(({ row }) => row.weight >= failed.weight)) return false;
   // It may have been given up, or superseded, meanwhile.
@@ -112,7 +114,10 @@ async function gaveRoom(
   const what = `${version === undefined ? last.path : nameOf(version)} → ${lane.name}: what was sent of it`;
   let isOfSource = false;
   let afterMs = 0;
+  const { epoch } = lane.state;
   const waits = () => {
+    // Another disk by now.
+    if (lane.state.epoch !== epoch) return;
     afterMs = madeWayMsAfter(queue.rooms.gave(last) + timesMore);
     // What became of earlier bytes of either says nothing of what the target keeps.
     queue.sentFrom.delete(last.id);

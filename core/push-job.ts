@@ -89,6 +89,10 @@ export class PushJob {
     return !this.progress && this.#sentBytes >= worthBytes;
   }
 
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
   close(): void {
     this.#content.close();
   }

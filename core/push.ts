@@ -74,7 +74,7 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
 
 async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal): Promise<void> {
   const { delivery } = work;
-  const { queue } = engine;
+  const { queue, clock } = engine;
   const target = lane.device.target;
   const version = queue.version(delivery.version);
   if (target === undefined || version === undefined)
@@ -104,8 +104,8 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     queue.sentFrom.delete(delivery.id);
     if (receipt !== undefined) {
       // It, or others, found no room before: somebody made some.
-      const { found, but } = queue.rooms.took(delivery);
-      if (found) await engine.journal.apply(() => queue.dueUpTo(lane.name, delivery.size, but));
+      const room = job.sentBytes > 0 || delivery.size === 0 ? queue.rooms.took(delivery, (id) => queue.mayTake(id)) : undefined;
+      if (room?.found === true) await engine.journal.apply(() => queue.roomAt(lane.name, delivery.size, room, clock.monotonicMs()));
       lane.noteTaken();
     }
   } catch (error) {
@@ -193,7 +193,7 @@ async function settle(
       const known = delivery.fault === facts.fault;
       const isFull = ofTarget && facts.fault === "full";
       // Nothing became free since the try before.
-      const inVain = isFull ? queue.rooms.refused(delivery, job.progress, clock.monotonicMs()) : 0;
+      const inVain = isFull ? queue.rooms.refused(delivery, { progress: job.progress, wasted }, clock.monotonicMs()) : 0;
       const afterMs = inVain > 0 && !wasted ? fullMsAfter(inVain - 1, 1 + queue.readyFor(lane.name)) : action.afterMs;
       await again(afterMs, refused || wasted || inVain > 0 || countsAsTry(cause) ? tries + 1 : tries);
       const inARow = tries === 0 && (refused || (!ofSource && isFault(cause, "transient"))) ? lane.noteFailed() : 0;

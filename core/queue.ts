@@ -32,6 +32,7 @@ import {
   type VersionRow,
   type Wanted,
 } from "./rows.js";
+import { fullSoonMs, fullTurns } from "./retry.js";
 import { Rooms } from "./rooms.js";
 import type { Sending } from "./single-shot.js";
 
@@ -413,15 +414,30 @@ export class Queue {
       });
   }
 
-  /** Inside `apply`. A target that had no room took a file of that size: what is no larger is due there, without these. */
-  dueUpTo(target: string, size: number, but: readonly string[]): void {
-    // The words of the index `deliveries_due`, so that it is used.
-    this.journal.run(
-      "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND target = ? AND fault = 'full' AND size <= ? AND id NOT IN (SELECT value FROM json_each(?))",
-      target,
-      size,
-      JSON.stringify(but),
-    );
+  /** Inside `apply`. A target that had no room took a file of that size: what is no larger is due there, without `but`; what is larger is so before long, without `costly`. */
+  roomAt(
+    target: string,
+    size: number,
+    { but, costly }: { readonly but: readonly string[]; readonly costly: readonly string[] },
+    nowMs: number,
+  ): void {
+    const due = (toMs: number, is: "<=" | ">", without: readonly string[]) =>
+      // The words of the index `deliveries_due`, so that it is used.
+      this.journal.run(
+        `UPDATE deliveries SET not_before = ?1 WHERE not_before > ?1 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND target = ?2 AND fault = 'full' AND size ${is} ?3 AND id NOT IN (SELECT value FROM json_each(?4))`,
+        toMs,
+        target,
+        size,
+        JSON.stringify(without),
+      );
+    due(0, "<=", but);
+    due(nowMs + fullSoonMs, ">", costly);
+  }
+
+  /** Whether it goes on by itself: what waits for its source, or is held back, takes no room for now. */
+  mayTake(id: string): boolean {
+    const row = this.delivery(id);
+    return row !== undefined && ["ready", "active"].includes(row.state) && row.fault !== "held" && row.fault !== "denied";
   }
 
   /** How much waits for a full target, of what is no larger than that. Not only what was tried: the first sixty have all turns. */
@@ -431,9 +447,9 @@ export class Queue {
     return this.journal.get<{ bytes: number | null }>(sql, target, size)?.bytes ?? 0;
   }
 
-  /** How many wait for their turn at a target; more than 60 count as so many. */
+  /** How many wait for their turn at a target; more than `fullTurns` count as so many. */
   readyFor(target: string): number {
-    const some = "SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' LIMIT 60";
+    const some = `SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' LIMIT ${fullTurns}`;
     return this.journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM (${some})`, target)?.n ?? 0;
   }
 
@@ -463,6 +479,7 @@ export class Queue {
         fault === undefined ? row.tries : fault.tries,
         id,
       );
+      if (fault?.kind === "full") this.setMarks(id, { ...marksIn(row.marks), full: true });
     });
   }
 

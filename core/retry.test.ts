@@ -71,12 +71,13 @@ test("what costs the whole file each time is tried again after more than the min
   );
 });
 
-test("a file for which a full target has no room again and again waits for the turns of others, up to ten minutes; alone it does not", () => {
+test("a file for which a full target has no room again and again waits for the turns of others, up to an hour; alone it does not", () => {
   const seconds = (waiting: number) => [0, 1, 2, 5, 10_000].map((tries) => fullMsAfter(tries, waiting) / 1000);
-  assert.deepEqual([1, 3, 61].map(seconds), [
+  assert.deepEqual([1, 3, 61, 1000].map(seconds), [
     [10, 10, 10, 10, 10],
     [20, 30, 30, 30, 30],
-    [20, 40, 80, 600, 600],
+    [20, 40, 80, 610, 610],
+    [20, 40, 80, 640, 3600],
   ]);
 });
 

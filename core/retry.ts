@@ -36,6 +36,10 @@ const earlyCapMs = 30_000;
 const earlyMs = 600_000;
 const unknownTries = 20;
 export const fullMs = 10_000;
+/** So many take turns at a full target: an hour. */
+export const fullTurns = 360;
+/** Once it took something, all have a turn within that. */
+export const fullSoonMs = 600_000;
 const refusedMs = 60_000;
 const refusedCapMs = 600_000;
 const costlyRefusedCapMs = 3_600_000;
@@ -55,7 +59,7 @@ export function refusedMsAfter(tries: number): number {
 
 /** Again, when a full target had no room for it a second time, `waiting`: as one of so many. It may be this one that is too large: in turn, each full time another is tried, the sooner again the less often it was in vain. */
 export function fullMsAfter(tries: number, waiting: number): number {
-  return Math.min(refusedCapMs, fullMs * Math.min(waiting, 2 ** Math.min(tries + 1, 10)));
+  return fullMs * Math.min(waiting, fullTurns, 2 ** Math.min(tries + 1, 10));
 }
 
 /** The same of what costs the whole file each time, as a single shot does. It begins beyond the time for which a target that denied something is left alone: another file goes first. */

@@ -1,6 +1,6 @@
 /** What is known of deliveries for which their target had no room (`full-target.ts`). Of this run only: after a start each is tried anew. */
 import { madeWayMsAfter } from "./retry.js";
-import type { DeliveryRow } from "./rows.js";
+import { marksIn, type DeliveryRow } from "./rows.js";
 
 type Row = Pick<DeliveryRow, "id" | "target">;
 
@@ -8,12 +8,19 @@ interface Known {
   readonly target: string;
   /** So often in a row, with nothing of it taken in between; the first of these may have taken some. */
   refused?: number;
+  /** Nothing is kept there of what was sent of it. */
+  wasted?: boolean;
   /** Others gave it their room: not tried since, or that says nothing of the room, as it broke off or another took that. */
   given?: "untried" | "unknown";
   /** How much of it is there; until it is tried again. */
   held?: number;
   /** How often what was sent of it was taken away there for another. */
   gave?: { readonly times: number; readonly size: number };
+}
+
+/** Whether it found its target full itself. */
+export function foundFull({ fault, marks }: Pick<DeliveryRow, "fault" | "marks">): boolean {
+  return fault === "full" || marksIn(marks).full === true;
 }
 
 export class Rooms {
@@ -31,8 +38,9 @@ export class Rooms {
   }
 
   /** It found no room, after `progress` or none. How often in vain by now: the first time somebody may have taken what was free. */
-  refused(row: DeliveryRow, progress: boolean, nowMs: number): number {
+  refused(row: DeliveryRow, { progress, wasted }: { readonly progress: boolean; readonly wasted: boolean }, nowMs: number): number {
     const known = this.#of(row);
+    known.wasted = wasted;
     known.refused = progress ? 1 : (known.refused ?? (row.fault === "full" ? 1 : 0)) + 1;
     if (known.given === "untried") {
       const times = this.#inVain.get(row.target)?.times ?? 0;
@@ -45,11 +53,6 @@ export class Rooms {
   brokeOff(id: string): void {
     const known = this.#known.get(id);
     if (known?.given !== undefined) known.given = "unknown";
-  }
-
-  /** Whether it found its target full itself. */
-  foundFull({ id, fault }: Pick<DeliveryRow, "id" | "fault">): boolean {
-    return fault === "full" || this.#known.get(id)?.refused !== undefined;
   }
 
   /** Whether anybody is to give room there: it was not in vain before, or long ago. */
@@ -83,12 +86,16 @@ export class Rooms {
     this.#of(row).given = "untried";
   }
 
-  /** A target took it. `found`: what is no larger has room there, too, but for what may have given its own, and did so before. */
-  took({ id, target, fault, size }: DeliveryRow): { readonly found: boolean; readonly but: string[] } {
+  /**
+   * A target took bytes of it, the last of all. `found`: what is no larger has room there, too, `but` for what may have given its own, and did so before. `costly`: what waits for more than
+   * its turn, as all of it goes again. `mayTake`: whether what got room goes on by itself; else that is anybody's.
+   */
+  took(row: DeliveryRow, mayTake: (id: string) => boolean): { readonly found: boolean; readonly but: string[]; readonly costly: string[] } {
+    const { id, target, size } = row;
     const there = [...this.#known].filter(([, known]) => known.target === target);
     const gave = there.filter(([, known]) => known.gave !== undefined);
-    const isGiven = there.some(([, { given }]) => given !== undefined);
-    const found = this.foundFull({ id, fault }) || (!isGiven && gave.length > 0);
+    const isGiven = there.some(([of, { given }]) => given !== undefined && (of === id || mayTake(of)));
+    const found = foundFull(row) || (!isGiven && gave.some(([, known]) => (known.gave?.size ?? Infinity) <= size));
     // The room was nobody's: what is no larger is as if it had never given any.
     if (!isGiven) {
       if (found) this.#inVain.delete(target);
@@ -96,7 +103,12 @@ export class Rooms {
     }
     for (const [, known] of there) if (known.given !== undefined) known.given = "unknown";
     this.#known.delete(id);
-    return { found, but: isGiven ? gave.flatMap(([id, known]) => ((known.gave?.times ?? 0) > 1 ? [id] : [])) : [] };
+    const those = (is: (known: Known) => boolean) => there.flatMap(([id, known]) => (is(known) ? [id] : []));
+    return {
+      found,
+      but: isGiven ? those((known) => (known.gave?.times ?? 0) > 1) : [],
+      costly: those((known) => known.gave !== undefined || known.wasted === true),
+    };
   }
 
   /** A device is there: at another attachment it may be another. What was taken away, and waits for longer each time, is not due because of that. */

@@ -73,6 +73,8 @@ export interface Marks {
   readonly sending?: Sending;
   /** The delivery of a shorter version, whose bytes this one begins with: begun before, it goes first. */
   readonly after?: string;
+  /** It found its target full, and holds what was sent until then. */
+  readonly full?: true;
 }
 
 /** What a receipt is in the journal, in receipts.jsonl and in `status`. */
