@@ -38,6 +38,10 @@ export async function retryCommand(config: string, what: string | undefined, jso
   for (const told of done.again) write(`${toldText(told)}: sent again, unless the target has it`);
   if (done.due > 0)
     write(`${done.due} ${done.due === 1 ? "delivery that waited for its time is" : "deliveries that waited for their time are"} due now`);
+  if (done.inDoubt > 0)
+    write(
+      `${done.inDoubt} of them may have arrived: ${done.inDoubt === 1 ? "it is" : "they are"} looked for, and sent again now only by name: filesync retry ID ("filesync why" tells the id)`,
+    );
   for (const told of done.leaving)
     write(
       `${toldText(told)}: was given up, and what was sent of it is still to be taken away at ${told.to}; it can be sent again after that: filesync retry ${told.id}`,

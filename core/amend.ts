@@ -27,6 +27,8 @@ export interface Retried {
   readonly again: readonly Told[];
   /** Waited for their time, and are due now. */
   readonly due: number;
+  /** Of both those that may have arrived: they are only looked for. */
+  readonly inDoubt: number;
   /** Were forgotten, and what was sent of them is still to be taken away at the target: only then can they be sent again. */
   readonly leaving: readonly Told[];
   /** Files that stayed at their source, against what their route asks: that is tried once more. */
@@ -66,6 +68,7 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
       waited.map(({ id }) => id),
       decided,
     );
+    const inDoubt = decided ? 0 : [...parked, ...waited].filter(({ marks }) => marksIn(marks).sending !== undefined).length;
     const again = meant.filter(({ id, state }) => id === what && (state === "done" || state === "dropped"));
     for (const delivery of again) sendAgain(engine, delivery);
     const leaving = meant.filter(({ id, state }) => id === what && state === "discard");
@@ -76,7 +79,7 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
       queue.kept.delete(version.id);
       return nameOf(version);
     });
-    const said = { retried: tell(parked), again: tell(again), due: waited.length, leaving: tell(leaving), releases, running };
+    const said = { retried: tell(parked), again: tell(again), due: waited.length, inDoubt, leaving: tell(leaving), releases, running };
     return { said, targets: [...parked, ...waited].map(({ target }) => target) };
   });
   if (what === undefined) for (const lane of engine.lanes.values()) lane.resumeTarget();

@@ -11,6 +11,7 @@ import { destination, lastOf, notThere, NotThere, pathOf, plainFile, textOf, tre
 import { put, type PutHands } from "./hand-put.js";
 import type { Digest, DigestKind, FileEntry, Source } from "./plugin.js";
 import { plausible } from "./route.js";
+import { shellWord } from "./text.js";
 import { pacedBytes } from "./throttle.js";
 
 export const handCommands = ["ls", "stat", "get", "put", "rm", "mkdir", "mv"];
@@ -186,7 +187,7 @@ async function found(lane: Lane, path: string, signal: AbortSignal): Promise<Fou
   }
   if (entry === undefined) throw await notThere(lane, path, signal);
   if (entry.kind === "directory")
-    throw new ControlError(`${lane.name}:${path} is a directory; "filesync ls ${lane.name}:${path}" lists it`);
+    throw new ControlError(`${lane.name}:${path} is a directory; "filesync ls ${shellWord(`${lane.name}:${path}`)}" lists it`);
   if (entry.kind === "unreadable") throw new Fault("denied", `${path}: ${entry.reason ?? "it cannot be read"}`);
   return { entry, digests: source.features.digests };
 }

@@ -67,7 +67,7 @@ function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situat
     case 405:
       return new Fault(
         "denied",
-        `${said}: there is no WebDAV at this "url", or nothing may be changed there; Apache says so too of a directory with an "index.html", but with "DirectoryIndex disabled"`,
+        `${said}: there is no WebDAV at this "url", or nothing may be changed there; nginx says so where it has no module for PROPFIND (libnginx-mod-http-dav-ext), Apache of a directory with an "index.html", but with "DirectoryIndex disabled"`,
       );
     case 423:
       return new Fault("transient", `${said}: somebody has locked it`);
