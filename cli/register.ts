@@ -8,13 +8,13 @@ import type { Config, DeviceConfig } from "../core/config.js";
 import { codeOf, Fault, faultOfErrno, isFault } from "../core/errors.js";
 import { installationIn, installationOf, lockStateDir, machineName, StateDirHeld } from "../core/installation.js";
 import { mayWriteIn } from "../core/fs.js";
-import { hostOf, parseFingerprint } from "../core/net.js";
+import { parseFingerprint } from "../core/net.js";
 import { reasonOf } from "../core/retry.js";
 import { shellWord } from "../core/text.js";
 import { Problem, RegistryClient } from "../plugins/apsync/client.js";
 import { keyFileIn, madeForAnother, newKey, readKey } from "../plugins/apsync/key.js";
 import type { ApsyncOptions } from "../plugins/apsync/options.js";
-import { email as emailSchema, type Access, type FtpAccess, vehicleName } from "../plugins/registry/wire.js";
+import { email as emailSchema, type Access, vehicleName } from "../plugins/registry/wire.js";
 import * as v from "valibot";
 import { interruptible } from "./ask.js";
 import { load, problemLines, UsageError } from "./config.js";
@@ -23,6 +23,7 @@ import { nextSteps, settingOf } from "./init/setting.js";
 import { confirmed } from "./confirmation.js";
 import { renewKey } from "./new-key.js";
 import { type Asker, nobody, terminal, yes } from "./questions.js";
+import { expectPlace, ftpDevice, keepPassword, rewriteFtp } from "./register-ftp.js";
 
 export interface RegisterOptions {
   readonly config?: string;
@@ -47,17 +48,21 @@ export async function registerCommand(config: string, options: RegisterOptions):
   await expectChangeable(config);
   // The same command again, of a vehicle that sends by FTP: it gets another password.
   const before = options.ftp === true ? usable.devices.find((it) => it.name === name && it.plugin.type === "ftp") : undefined;
-  if (options.renew === true && before === undefined)
-    throw new UsageError(`--renew: the configuration has no device "${name}" that sends by FTP: "filesync register --ftp" without it`);
   const again = options.ftp === true ? undefined : stationCalled(usable, name, server);
   const sources = before === undefined && again === undefined ? sourcesOf(usable, from, name) : [];
   const installation = await installationFor(usable.stateDir, ownerIn(dirname(config)));
+  // One whose device is lost, and whose key is there, is known by that.
+  if (options.renew === true && before === undefined && !existsSync(keyFileIn(dirOf(usable.stateDir, name), installation)))
+    throw new UsageError(`--renew: the configuration has no device "${name}" that sends by FTP: "filesync register --ftp" without it`);
   const isOwn = again !== undefined && madeForAnother(again.privateKey, installation) === undefined && existsSync(again.privateKey);
   const keyFile = isOwn ? again.privateKey : await keyOf(usable, name, installation, options.renew !== true);
   const believed = options.fingerprint === undefined ? again?.tls : undefined;
   const fingerprint = believed === undefined ? await trusted(server, options) : undefined;
   const tls = believed ?? { fingerprint: fingerprint === undefined ? undefined : parseFingerprint(fingerprint) };
   const client = new RegistryClient({ url: server, tls, timeout: timeoutMs }, new RealClock(), () => readKey(keyFile));
+  const place = before === undefined ? undefined : { config, device: before, server };
+  const renew = renewingFtp(options, { server, email, vehicle: vehicle ?? usable.vehicle });
+  const proposed = called(vehicle ?? usable.vehicle);
   try {
     const { access, ftp } = await interruptible(async (signal) => {
       // Before anybody is asked to confirm what would lead nowhere.
@@ -70,14 +75,21 @@ export async function registerCommand(config: string, options: RegisterOptions):
         await renewKey({ url: server, tls, timeout: timeoutMs }, keyFile, owner, signal);
       }
       if (again !== undefined) await expectNew(client, name, isOwn ? again : undefined, signal);
+      if (place !== undefined) await expectPlace(client, place, { vehicle: proposed.vehicle, renew }, signal);
       const key = await readKey(keyFile);
       say(`This vehicle's key has the fingerprint ${key.fingerprint}`);
-      const first = await client.register({ email, ...called(vehicle ?? usable.vehicle) }, signal);
+      const first = await client.register({ email, ...proposed }, signal);
       const access = await confirmed(client, first, email, signal);
       return { access, ftp: options.ftp === true ? await client.ftpPassword(signal) : undefined };
     });
-    if (before !== undefined && ftp !== undefined) {
-      await newPassword(usable, before, ftp);
+    // The station has it nowhere: it is kept before anything can go wrong.
+    const secret = ftp === undefined ? undefined : await keepPassword(usable.stateDir, dirOf(usable.stateDir, name), ftp);
+    if (place !== undefined && ftp !== undefined && secret !== undefined) {
+      await rewriteFtp(place, ftp, secret, besides(config, secret));
+      const isAnew = (place.device.options as { user?: string }).user !== ftp.user;
+      if (isAnew) say(`Registered as ${access.vehicleId} ("${access.vehicle}"): the device "${name}" and its routes stay.`);
+      else say(`${ftp.user} has a new password, and the one before has ended.`);
+      say("A daemon that runs takes it once it is started anew.");
       for (const line of await nextSteps(await settingOf(config))) say(line);
       return 0;
     }
@@ -90,9 +102,9 @@ export async function registerCommand(config: string, options: RegisterOptions):
       return 0;
     }
     const device =
-      ftp === undefined
+      ftp === undefined || secret === undefined
         ? { ...deviceFor(server, fingerprint, access), privateKey: besides(config, keyFile) }
-        : ftpDevice(server, ftp, besides(config, await keepPassword(usable, name, ftp)));
+        : ftpDevice(server, ftp, besides(config, secret));
     await write(config, name, device, sources);
     say(`Registered as ${access.vehicleId} ("${access.vehicle}").`);
     if (ftp !== undefined && ftp.tls === undefined)
@@ -105,11 +117,23 @@ export async function registerCommand(config: string, options: RegisterOptions):
       say("Stopped. The registration goes on: the same command waits for it again.");
       return 130;
     }
+    if (options.ftp === true && error instanceof Problem && error.code === "revoked")
+      throw new UsageError(`this key was revoked. Its owner is asked for a new one by: ${renew}`);
     const clear = server.startsWith("http:") && isFault(error, "offline", "transient") ? "; a station with TLS is asked by https://" : "";
     throw isFault(error) ? new UsageError(`${reasonOf(error)}${clear}`) : error;
   } finally {
     client.close();
   }
+}
+
+/** What is typed for a new key of a vehicle that sends by FTP. */
+function renewingFtp(
+  { fingerprint, device, config }: RegisterOptions,
+  { server, email, vehicle }: { readonly server: string; readonly email: string; readonly vehicle: string },
+): string {
+  const all = Object.entries({ server, email, vehicle, fingerprint, device, config });
+  const words = all.flatMap(([key, value]) => (value === undefined ? [] : [`--${key}`, shellWord(value)]));
+  return ["filesync register --renew --ftp", ...words].join(" ");
 }
 
 /** Throws UsageError with all that is missing or wrong. */
@@ -293,33 +317,6 @@ function deviceFor(
     ...(host === undefined ? {} : { host }),
     ...{ port, user, hostKey },
   };
-}
-
-function ftpDevice(server: string, { host, port, user, tls }: FtpAccess, passwordFile: string): Record<string, unknown> {
-  return {
-    type: "ftp",
-    host: host ?? hostOf(new URL(server)),
-    ...{ port, user, password: { file: passwordFile }, secure: tls !== undefined },
-    ...(tls?.fingerprint === undefined ? {} : { tls: { fingerprint: tls.fingerprint } }),
-  };
-}
-
-/** The file of the password, beside the key: for the daemon's user alone. One that is there was of an earlier try, and is good no longer. */
-async function keepPassword({ stateDir }: Config, device: string, { password }: FtpAccess): Promise<string> {
-  const file = join(dirOf(stateDir, device), "ftp.secret");
-  await placeFile(file, `${password}\n`, 0o600, ownerIn(stateDir), true);
-  return file;
-}
-
-/** Of a vehicle whose device is there. Throws UsageError where that is another's. */
-async function newPassword(config: Config, device: DeviceConfig, ftp: FtpAccess): Promise<void> {
-  const { user } = device.options as { user?: string };
-  if (user !== ftp.user)
-    throw new UsageError(
-      `the device "${device.name}" logs in as ${user ?? "nobody"}, and this vehicle is ${ftp.user}: name the new one with --device`,
-    );
-  await keepPassword(config, device.name, ftp);
-  say(`${ftp.user} has a new password, and the one before has ended. A daemon that runs takes it once it is started anew.`);
 }
 
 /** As the configuration names a file: from its own directory where that is below it. */

@@ -17,12 +17,12 @@ const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 export async function renewCommand(config: string, options: RegisterOptions): Promise<number> {
   const { email, vehicle } = options;
-  const needless = (["server", "fingerprint", "from"] as const).filter((it) => options[it] !== undefined).map((it) => `--${it}`);
-  if (needless.length > 0) throw new UsageError(`${needless.join(", ")}: with --renew the configuration says that`);
   const wrong = wrongNames(options);
   if (wrong.length > 0) throw new UsageError(wrong.join("\n"));
   const usable = await wholeConfig(config);
   const device = stationIn(usable, options.device);
+  const needless = (["server", "fingerprint", "from"] as const).filter((it) => options[it] !== undefined).map((it) => `--${it}`);
+  if (needless.length > 0) throw new UsageError(`${needless.join(", ")}: with --renew the configuration says that`);
   const given = device.options as ApsyncOptions;
   const installation = await installationFor(usable.stateDir, ownerIn(dirname(config)));
   // A new card or computer has a key of its own. That of before may be another vehicle's by now, whose card this one was cloned from: it signs nothing here, and the owner is asked.
@@ -53,6 +53,14 @@ function stationIn({ devices }: Config, named: string | undefined): DeviceConfig
   const stations = devices.filter(({ plugin }) => plugin.type === "apsync");
   const names = stations.map(({ name }) => name).join(", ");
   const [only] = stations;
+  const byFtp = devices.filter(({ plugin }) => plugin.type === "ftp").map(({ name }) => name);
+  if (named === undefined ? only === undefined && byFtp.length > 0 : byFtp.includes(named)) {
+    const which = named ?? (byFtp.includes("station") ? "station" : byFtp[0]) ?? "station";
+    const more = which === "station" ? "" : ` --device ${shellWord(which)}`;
+    throw new UsageError(
+      `the device "${which}" sends by FTP. A new key for a vehicle that sends by FTP: "filesync register --renew --ftp --server URL --email ADDRESS --vehicle NAME${more}", as at the first time`,
+    );
+  }
   if (named === undefined && only !== undefined && stations.length === 1) return only;
   if (named === undefined)
     throw new UsageError(

@@ -7,7 +7,7 @@ import { Allowance } from "./allowance.js";
 import { type Catalogue, type Pending, Taken, type Vehicle } from "./catalogue.js";
 import { type Mailer, MailTries } from "./mail.js";
 import { Refused } from "./refused.js";
-import { type Access, paths, type publicKeyOf, type Register, type Registration } from "./wire.js";
+import { type Access, idWord, paths, type publicKeyOf, type Register, type Registration } from "./wire.js";
 
 export interface RegistrationsOptions {
   /** A registration that nobody confirms is over after so long, while the registry runs. */
@@ -271,13 +271,4 @@ function ifOver(error: unknown): void {
 const hashOf = (token: string): string => createHash("sha256").update(token).digest("hex");
 
 /** A readable part, and one that nobody else has. */
-function idFrom(text: string): string {
-  const word = text
-    .normalize("NFKD")
-    .toLowerCase()
-    .replace(/[^a-z0-9]+/g, "-")
-    .replace(/^-+|-+$/g, "")
-    .slice(0, 32)
-    .replace(/-+$/, "");
-  return `${word === "" ? "vehicle" : word}-${randomBytes(4).toString("hex")}`;
-}
+const idFrom = (text: string): string => `${idWord(text)}-${randomBytes(4).toString("hex")}`;

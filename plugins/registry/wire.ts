@@ -70,6 +70,18 @@ export const vehicleName = v.pipe(
   v.regex(/^[\p{L}\p{N}](?:[\p{L}\p{N} ._-]*[\p{L}\p{N}])?$/u, "letters, digits, spaces and . _ - between them"),
 );
 
+/** What the id of a vehicle, or of an owner, begins with: the readable part. */
+export function idWord(name: string): string {
+  const word = name
+    .normalize("NFKD")
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^-+|-+$/g, "")
+    .slice(0, 32)
+    .replace(/-+$/, "");
+  return word === "" ? "vehicle" : word;
+}
+
 /** `renew`: a new key for the owner's vehicle of that name, whatever becomes of the one that it has. */
 export const register = v.strictObject({
   email,

@@ -21,6 +21,8 @@ interface Ground {
   readonly ftpPort: number;
   readonly tls: ReturnType<typeof selfSigned>;
   readonly program: Program;
+  /** Ends it, and starts it with this in place of that in its configuration. */
+  restart(from: string, to: string): Promise<void>;
   /** The certificate of the registry. */
   readonly fingerprint: string;
   order(...words: string[]): Promise<string>;
@@ -48,9 +50,14 @@ async function ground(t: TestContext): Promise<Ground> {
     tls: { cert: tls.cert, key: tls.key, required: true },
   };
   writeFileSync(config, JSON.stringify({ stateDir: "state", services: { registry, ftp } }));
-  const program = new Program(["run", "--json", "--config", config]);
-  const { facts } = await program.until(({ facts: it }) => it?.certificate !== undefined, "the registry's start");
-  await program.until(({ message }) => message.includes("FTP server listens"), "the FTP server's start");
+  const start = async () => {
+    const started = new Program(["run", "--json", "--config", config]);
+    const { facts } = await started.until(({ facts: it }) => it?.certificate !== undefined, "the registry's start");
+    await started.until(({ message }) => message.includes("FTP server listens"), "the FTP server's start");
+    return { started, facts };
+  };
+  const { started, facts } = await start();
+  let program = started;
   const [server, fingerprint] = [`https://127.0.0.1:${apiPort}`, String(facts?.certificate)];
   const order = async (...words: string[]) => {
     const { code, out, err } = await runProgram(["registry", ...words, "--config", config]);
@@ -58,7 +65,16 @@ async function ground(t: TestContext): Promise<Ground> {
     return out;
   };
   return {
-    ...{ dir, config, server, ftpPort, tls, program, fingerprint, order },
+    ...{ dir, config, server, ftpPort, tls, fingerprint, order },
+    get program() {
+      return program;
+    },
+    restart: async (from, to) => {
+      program.signal("SIGTERM");
+      assert.equal(await program.exited, 0);
+      writeFileSync(config, readFileSync(config, "utf8").replaceAll(from, to));
+      program = (await start()).started;
+    },
     vehicle: (name) => planeIn(join(dir, name)),
     register: async (path, ...words) => {
       const known = ["--server", server, "--email", "pilot@example.org", "--fingerprint", fingerprint];
@@ -155,7 +171,14 @@ test(
     // The way back: its owner says so; and another password by the same command, once the operator has made one.
     const refused = await at.register(config, "--ftp", "--vehicle", "plane 1");
     assert.equal(refused.code, 2);
-    assert.match(refused.err, /this key was revoked/);
+    const [, typed = ""] = /this key was revoked\. .*: filesync (.*)$/m.exec(refused.err) ?? [];
+    const way = ["--renew", "--ftp", "--server", at.server, "--email", "pilot@example.org", "--vehicle", "'plane 1'"];
+    assert.equal(typed, ["register", ...way, "--fingerprint", at.fingerprint, "--config", config].join(" "));
+    for (const words of [[], ["--email", "pilot@example.org", "--vehicle", "plane 1"], ["--server", at.server], ["--device", "station"]]) {
+      const astray = await runProgram(["register", "--renew", "--config", config, ...words]);
+      assert.equal(astray.code, 2);
+      assert.match(astray.err, /by FTP: "filesync register --renew --ftp --server URL --email ADDRESS --vehicle NAME"/, words.join(" "));
+    }
     for (const again of [["--renew"], []]) {
       if (again.length === 0) await at.order("password", id);
       const back = await at.register(config, "--ftp", "--vehicle", "plane 1", ...again);
@@ -179,5 +202,87 @@ test(
       false,
       "no log has the password",
     );
+  },
+);
+
+test(
+  "a vehicle that sends by FTP and was taken away is registered anew by the same command, its device and routes stay; a device whose account is good, or that leads elsewhere, is left alone",
+  { skip },
+  async (t) => {
+    const at = await ground(t);
+    const { config, inbox } = at.vehicle("plane");
+    const register = (...words: string[]) => at.register(config, "--ftp", "--vehicle", "plane 1", ...words);
+    const idIn = (out: string) => /Registered as (plane-1-[0-9a-f]{8})/.exec(out)?.[1] ?? "";
+    const first = await register();
+    assert.equal(first.code, 0, first.err);
+    const text = readFileSync(config, "utf8").replace('"into": "{device}"', '"into": "{device}", "maxRate": "2MiB/s" /* slow */');
+    writeFileSync(config, text);
+    const keys = join(inbox, "../state/devices/station");
+    const [key = ""] = readdirSync(keys).filter((name) => /^id-[0-9a-f]{8}$/.test(name));
+    const keyText = readFileSync(join(keys, key), "utf8");
+
+    // Another key, and the account of before is good.
+    rmSync(join(keys, key));
+    for (const name of ["plane 1", "plane 2"]) {
+      const taken = await at.register(config, "--ftp", "--vehicle", name);
+      assert.equal(taken.code, 2, taken.out);
+      assert.match(taken.err, /"station" logs in as plane-1-.*(is let in there|another vehicle).*--device/);
+      assert.match(taken.err, /register --renew --ftp/);
+    }
+    assert.doesNotMatch(await at.order("list"), /plane 2|waits/);
+
+    writeFileSync(join(keys, key), keyText, { mode: 0o600 });
+    assert.match(await at.order("delete", "pilot@example.org"), /1 vehicle/);
+    writeFileSync(config, text.replace('"host": "127.0.0.1"', '"host": "127.0.0.2"'));
+    const elsewhere = await register();
+    assert.equal(elsewhere.code, 2, elsewhere.out);
+    assert.match(elsewhere.err, /at 127\.0\.0\.2, and the station is 127\.0\.0\.1.*--device/);
+    assert.doesNotMatch(await at.order("list"), /plane-1|waits/);
+    writeFileSync(config, text);
+
+    const anew = await register();
+    assert.equal(anew.code, 0, anew.err);
+    const [before, now] = [idIn(first.out), idIn(anew.out)];
+    assert.notEqual(now, before);
+    assert.match(anew.out, /the device "station" and its routes stay/);
+    assert.equal(readFileSync(config, "utf8"), text.replace(before, now));
+    const probed = await runProgram(["check", "--probe", "--config", config]);
+    assert.equal(probed.code, 0, probed.out + probed.err);
+
+    // It was ended between the station's word and the configuration.
+    writeFileSync(config, text);
+    const again = await register();
+    assert.equal(again.code, 0, again.err);
+    assert.equal(readFileSync(config, "utf8"), text.replace(before, now));
+  },
+);
+
+test(
+  "a new password of a vehicle that sends by FTP: what the station says of its FTP server by then is written, and told",
+  { skip },
+  async (t) => {
+    const at = await ground(t);
+    const { config } = at.vehicle("plane");
+    const first = await at.register(config, "--ftp", "--vehicle", "plane 1");
+    assert.equal(first.code, 0, first.err);
+    const text = readFileSync(config, "utf8");
+    const port = await freePort();
+    await at.restart(String(at.ftpPort), String(port));
+    const moved = await at.register(config, "--ftp", "--vehicle", "plane 1");
+    assert.equal(moved.code, 0, moved.err);
+    assert.match(moved.out, new RegExp(`"port" is ${port} \\(it was ${at.ftpPort}\\)`));
+    assert.equal(readFileSync(config, "utf8"), text.replace(String(at.ftpPort), String(port)));
+    const probed = await runProgram(["check", "--probe", "--config", config]);
+    assert.equal(probed.code, 0, probed.out + probed.err);
+
+    // Another certificate, another password file, and what else a person wrote.
+    const bare = text
+      .replace(/"tls": \{[^}]*\}/, '"tls": { "fingerprint": "aa" }'.replace("aa", "a".repeat(64)))
+      .replace(/"file": "[^"]*"/, '"file": "my.secret"');
+    writeFileSync(config, bare.replace(String(at.ftpPort), `${port}, "concurrency": 2`).replace('"secure": true', '"secure": false'));
+    const other = await at.register(config, "--ftp", "--vehicle", "plane 1");
+    assert.equal(other.code, 0, other.err);
+    for (const word of ["secure", "tls", "password"]) assert.match(other.out, new RegExp(`"${word}" is `));
+    assert.equal(readFileSync(config, "utf8"), text.replace(String(at.ftpPort), `${port}, "concurrency": 2`));
   },
 );
