@@ -37,6 +37,7 @@ export class FtpAccounts {
   #walkedMs = -Infinity;
   #looking: Promise<void> | undefined;
   #trouble = "";
+  readonly #warned = new Set<string>();
 
   constructor(
     readonly options: FtpAccountsOptions,
@@ -49,8 +50,8 @@ export class FtpAccounts {
   async start(): Promise<void> {
     const { usersFile, root, tls } = this.options;
     expectOutside("the users' file", usersFile, root);
-    if (tls === undefined) this.say("warn", 'vehicles are told to send by FTP without TLS, their passwords too: "ftp" has no "tls"');
-    await this.#certificate().catch((error: unknown) => this.say("warn", textOf(error)));
+    if (tls === undefined) this.#warn('vehicles are told to send by FTP without TLS, their passwords too: "ftp" has no "tls"');
+    await this.#certificate().catch((error: unknown) => this.#warn(textOf(error)));
     await this.apply().catch((error: unknown) => this.#tell(error));
     this.tick();
   }
@@ -132,6 +133,12 @@ export class FtpAccounts {
     } catch (error) {
       if (!this.#stop.signal.aborted) this.#tell(error);
     }
+  }
+
+  /** Once, however often it is started. */
+  #warn(text: string): void {
+    if (!this.#warned.has(text)) this.say("warn", text);
+    this.#warned.add(text);
   }
 
   /** Once. */

@@ -106,7 +106,10 @@ export class Registry implements Service {
     await makeDirDurable(stateDir, 0o700);
     const catalogue = await this.#opened();
     const station = await this.#station();
-    const door = new Door({ listen: this.#options.door.listen, dir: join(stateDir, "door"), legacy }, this.#context);
+    // A start that fails is tried again and again: what the door says of itself is said once all is served.
+    let early: (() => void)[] | undefined = [];
+    const sayServed: PluginContext["say"] = (...said) => (early === undefined ? say(...said) : void early.push(() => say(...said)));
+    const door = new Door({ listen: this.#options.door.listen, dir: join(stateDir, "door"), legacy }, { clock, say: sayServed });
     const { server, secured, renew } = await this.#server();
     const access = (vehicle: Vehicle) => this.#access(vehicle, door, station);
     const registrations = new Registrations(
@@ -149,6 +152,8 @@ export class Registry implements Service {
       await Promise.all([door.close(), registrations.close()]);
       throw error;
     }
+    for (const tell of early) tell();
+    early = undefined;
     const stop = new AbortController();
     this.#running = { server, door, api, registrations, slots, stop, ticking: this.#tick(registrations, slots, renew, stop.signal) };
     say("info", `the registry at ${this.#publicUrl()}`, {

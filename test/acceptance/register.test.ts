@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -442,4 +443,19 @@ test("a vehicle that was taken away at the station registers anew by the same co
   const other = await probe();
   assert.equal(other.code, 0, other.out + other.err);
   assert.notEqual(readFileSync(it.planeConfig, "utf8"), config);
+});
+
+test("a port that another program holds: nobody is told what is not served yet", { skip }, async (t) => {
+  const it = await world(t);
+  const other = createServer().listen(it.apiPort, "127.0.0.1");
+  await once(other, "listening");
+  const ground = new Program(["run", "--json", "--config", it.groundConfig]);
+  const served = /come in as|without TLS|the registry at|its certificate/;
+  const said = () => ground.events.filter(({ message }) => served.test(message)).map(({ message }) => message);
+  await ground.until(({ message }) => message.includes("is held by another program"), "the word that the port is held");
+  assert.deepEqual(said(), []);
+  other.close();
+  await ground.until(({ facts }) => facts?.certificate !== undefined, "the registry's start");
+  assert.equal(said().filter((message) => /come in as \S+ at/.test(message)).length, 1, said().join("\n"));
+  await ground.kill();
 });
