@@ -82,18 +82,20 @@ async function whyNotListed(lane: Lane, signal: AbortSignal): Promise<string | u
 
 async function tryService(config: DeviceConfig, all: Config): Promise<string> {
   const { vehicle, stateDir } = all;
-  // The port of one that runs is held, by the daemon itself.
   const status = await statusOf(stateDir);
-  const running = status?.devices.find(({ name }) => name === config.name);
-  if (running?.presence === "attached") return "works: the daemon that runs serves it";
-  expectMounted(config, status);
+  // The port of one that runs is held, by the daemon itself.
+  const isServed = status?.devices.find(({ name }) => name === config.name)?.presence === "attached";
+  if (!isServed) expectMounted(config, status);
   const learned = await learnedOf(config, all);
   return withContext(config.name, { vehicle, installation: "00000000", learned }, async (context) => {
     const service = config.plugin.service?.(config.options, context);
+    const signal = AbortSignal.timeout(probeMs);
     try {
-      if (service?.probeStart === undefined) return `not tried: only a start tells whether a service of type "${config.type}" works`;
-      await service.probeStart(AbortSignal.timeout(probeMs));
-      return "can be started";
+      if (!isServed && service?.probeStart === undefined)
+        return `not tried: only a start tells whether a service of type "${config.type}" works`;
+      if (!isServed) await service?.probeStart?.(signal);
+      await service?.probeNeeds?.(signal);
+      return isServed ? "works: the daemon that runs serves it" : "can be started";
     } finally {
       await service?.close();
     }

@@ -173,6 +173,8 @@ export interface Service extends Device {
   start(signal: AbortSignal): Promise<void>;
   /** Whether `start` would work now: throws the Fault that it would. Nobody is served, nothing is changed, and nothing is left open. */
   probeStart?(signal: AbortSignal): Promise<void>;
+  /** Whether what it needs beside its own port works, such as a mail server: asked also while another process serves it. Throws the Fault; nothing is sent, nothing is changed, and nothing is left open. */
+  probeNeeds?(signal: AbortSignal): Promise<void>;
   /** What its operator orders (`filesync registry …`), also where it was not started: then nobody else uses its state. Throws "config" for words that it does not know, with those that it knows. */
   order?(words: readonly string[], signal: AbortSignal): Promise<Ordered>;
 }

@@ -166,7 +166,7 @@ export class Registry implements Service {
 
   async probeStart(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
-    const { root, listen, tls, legacy, mail } = this.#options;
+    const { root, listen, tls, legacy } = this.#options;
     await this.#mount.expectHere();
     await mayWriteIn(root).catch((error: unknown) => {
       throw faultOfErrno(error, `cannot write in ${root}`);
@@ -179,7 +179,12 @@ export class Registry implements Service {
     const server = createHttpServer();
     await listening(server, listen);
     await new Promise<void>((resolve) => server.close(() => resolve()));
-    // It starts without, too; but no vehicle gets in.
+  }
+
+  /** It starts without its mail server, too; but no vehicle gets in. */
+  async probeNeeds(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    const { mail } = this.#options;
     if (mail !== undefined) await Mailer.probe(mail);
   }
 

@@ -445,17 +445,31 @@ test("a vehicle that was taken away at the station registers anew by the same co
   assert.notEqual(readFileSync(it.planeConfig, "utf8"), config);
 });
 
-test("a port that another program holds: nobody is told what is not served yet", { skip }, async (t) => {
-  const it = await world(t);
-  const other = createServer().listen(it.apiPort, "127.0.0.1");
-  await once(other, "listening");
-  const ground = new Program(["run", "--json", "--config", it.groundConfig]);
-  const served = /come in as|without TLS|the registry at|its certificate/;
-  const said = () => ground.events.filter(({ message }) => served.test(message)).map(({ message }) => message);
-  await ground.until(({ message }) => message.includes("is held by another program"), "the word that the port is held");
-  assert.deepEqual(said(), []);
-  other.close();
-  await ground.until(({ facts }) => facts?.certificate !== undefined, "the registry's start");
-  assert.equal(said().filter((message) => /come in as \S+ at/.test(message)).length, 1, said().join("\n"));
-  await ground.kill();
-});
+test(
+  "a port that another program holds: nobody is told what is not served yet; while it is served, probing tries the mail server too",
+  { skip },
+  async (t) => {
+    const it = await world(t);
+    const other = createServer().listen(it.apiPort, "127.0.0.1");
+    await once(other, "listening");
+    const ground = new Program(["run", "--json", "--config", it.groundConfig]);
+    const served = /come in as|without TLS|the registry at|its certificate/;
+    const said = () => ground.events.filter(({ message }) => served.test(message)).map(({ message }) => message);
+    await ground.until(({ message }) => message.includes("is held by another program"), "the word that the port is held");
+    assert.deepEqual(said(), []);
+    other.close();
+    await ground.until(({ facts }) => facts?.certificate !== undefined, "the registry's start");
+    assert.equal(said().filter((message) => /come in as \S+ at/.test(message)).length, 1, said().join("\n"));
+
+    const text = readFileSync(it.groundConfig, "utf8");
+    const probe = () => runProgram(["check", "--probe", "--config", it.groundConfig]);
+    const right = await probe();
+    assert.equal(right.code, 0, right.out + right.err);
+    assert.match(right.out, /registry: works: the daemon that runs serves it/);
+    writeFileSync(it.groundConfig, text.replace('"password":"p"', '"password":"q"'));
+    const wrong = await probe();
+    assert.notEqual(wrong.code, 0, wrong.out);
+    assert.match(wrong.out + wrong.err, /no mail can be sent by 127\.0\.0\.1:\d+: .*wrong password/);
+    await ground.kill();
+  },
+);
