@@ -97,12 +97,18 @@ test("a mail server's own certificate is believed where the configuration has it
   await probe({ tls: { ca } });
   await assert.rejects(probe({}), offline(/no mail can be sent by localhost:\d+: .*self.signed certificate/));
   await assert.rejects(probe({ tls: { ca }, password: new Secret("q") }), offline(/wrong password/));
-  await assert.rejects(probe({ port: 1 }), offline(/ECONNREFUSED/));
+  await assert.rejects(probe({ port: 1 }), offline(/sent by localhost:1: the server is not there \(the connection is refused\)$/));
+  await assert.rejects(
+    probe({ secure: true }),
+    offline(/sent by localhost:\d+: what answers .* no TLS from the first byte \(wrong version number\); .*"starttls"/),
+  );
   await assert.rejects(probe({ tls: { ca: join(dir, "none") } }), (error) => isFault(error, "config") && error.message.includes("none"));
 
   const letter = { to: "pilot@example.org", subject: "x", text: "y" };
   assert.equal((await (await Mailer.of(at({ tls: { ca } }))).send(letter)).state, "sent");
   assert.equal((await (await Mailer.of(at({}))).send(letter)).state, "later");
+  const away = await (await Mailer.of(at({ port: 1 }))).send(letter);
+  assert.deepEqual(away, { state: "later", why: "localhost:1: the server is not there (the connection is refused)" });
 });
 
 test("a mail server that repeats what it was told to log in makes no password known", async (t) => {

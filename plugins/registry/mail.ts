@@ -1,7 +1,7 @@
 /** The mail with the link that confirms a registration. It is tried until the mail server takes it, or refuses it for good. */
 import { createTransport, type Transporter } from "nodemailer";
 import { Fault } from "../../core/errors.js";
-import { tlsOptions } from "../../core/net.js";
+import { netFault, tlsOptions } from "../../core/net.js";
 import type { Clock } from "../../core/plugin.js";
 import type { Secret } from "../../core/options.js";
 
@@ -32,11 +32,15 @@ const probeMs = 5000;
 export class Mailer {
   readonly #transport: Transporter;
   readonly #from: string;
+  readonly #at: string;
+  readonly #secure: MailOptions["secure"];
   /** What a server may repeat of a login: the password, and the forms in which it goes out. */
   readonly #secrets: readonly string[];
 
-  private constructor({ from, user = "", password }: MailOptions, transport: Transporter) {
+  private constructor({ host, port, secure, from, user = "", password }: MailOptions, transport: Transporter) {
     this.#from = from;
+    this.#at = `${host}:${port}`;
+    this.#secure = secure;
     this.#transport = transport;
     const plain = password?.reveal() ?? "";
     const coded = [plain, `\0${user}\0${plain}`].map((text) => Buffer.from(text).toString("base64"));
@@ -66,12 +70,15 @@ export class Mailer {
 
   /** Whether the server lets it in; nothing is sent. Throws "offline", with the server's word, and "config". */
   static async probe(options: MailOptions): Promise<void> {
-    const { host, port } = options;
     const mailer = await Mailer.of(options, probeMs);
     try {
       await mailer.#transport.verify();
     } catch (error) {
-      throw new Fault("offline", `no mail can be sent by ${host}:${port}: ${mailer.#wordOf(error)}`, { cause: error });
+      const at = `${mailer.#at}: `;
+      const word = mailer.#wordOf(error);
+      throw new Fault("offline", `no mail can be sent by ${word.startsWith(at) ? "" : at}${word}`, { cause: error });
+    } finally {
+      mailer.close();
     }
   }
 
@@ -89,8 +96,21 @@ export class Mailer {
   }
 
   #wordOf(error: unknown): string {
-    const word = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+    const said = this.#ofSocket(error) ?? error;
+    const word = said instanceof Error ? (said.message.split("\n")[0] ?? "") : String(said);
     return this.#secrets.reduce((text, secret) => text.replaceAll(secret, "***"), word);
+  }
+
+  /** An error of node, over whose code nodemailer put its own. */
+  #ofSocket(error: unknown): Fault | undefined {
+    const { originalCode: code, reason } = error as { originalCode?: unknown; reason?: unknown };
+    if (!(error instanceof Error) || typeof code !== "string") return undefined;
+    const noTls = (why: string) =>
+      `what answers on this port speaks no TLS from the first byte (${why}); "secure": "starttls" asks for TLS (usually at port 587)`;
+    return netFault(Object.assign(new Error(error.message), { code, reason }), {
+      ...{ what: this.#at, connecting: true, clockTrusted: true },
+      ...(this.#secure === true ? { noTls } : {}),
+    });
   }
 }
 
