@@ -238,6 +238,12 @@ test(
     assert.equal(elsewhere.code, 2, elsewhere.out);
     assert.match(elsewhere.err, /at 127\.0\.0\.2, and the station is 127\.0\.0\.1.*--device/);
     assert.doesNotMatch(await at.order("list"), /plane-1|waits/);
+    // Nobody can tell.
+    writeFileSync(config, text.replace(`"port": ${at.ftpPort}`, '"port": 1'));
+    const unseen = await register();
+    assert.equal(unseen.code, 2, unseen.out);
+    assert.match(unseen.err, /whether that account is gone cannot be seen now \(.*the connection is refused.*--device/);
+    assert.doesNotMatch(await at.order("list"), /plane-1|waits/);
     writeFileSync(config, text);
 
     const anew = await register();
@@ -254,6 +260,18 @@ test(
     const again = await register();
     assert.equal(again.code, 0, again.err);
     assert.equal(readFileSync(config, "utf8"), text.replace(before, now));
+
+    // Its key was revoked, and its configuration is lost.
+    await at.order("revoke", now);
+    at.vehicle("plane");
+    const revoked = await register();
+    assert.equal(revoked.code, 2, revoked.out);
+    assert.match(revoked.err, /register --renew --ftp --server/);
+    const back = await register("--renew");
+    assert.equal(back.code, 0, back.err);
+    assert.equal(idIn(back.out), now);
+    const works = await runProgram(["check", "--probe", "--config", config]);
+    assert.equal(works.code, 0, works.out + works.err);
   },
 );
 
