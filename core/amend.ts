@@ -68,7 +68,11 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
       waited.map(({ id }) => id),
       decided,
     );
-    const inDoubt = decided ? 0 : [...parked, ...waited].filter(({ marks }) => marksIn(marks).sending !== undefined).length;
+    const isDoubted = ({ marks }: DeliveryRow) => {
+      const { sending } = marksIn(marks);
+      return sending !== undefined && sending.decided !== true;
+    };
+    const inDoubt = decided ? 0 : [...parked, ...waited].filter(isDoubted).length;
     const again = meant.filter(({ id, state }) => id === what && (state === "done" || state === "dropped"));
     for (const delivery of again) sendAgain(engine, delivery);
     const leaving = meant.filter(({ id, state }) => id === what && state === "discard");

@@ -383,11 +383,16 @@ export class Lane {
     this.proven = true;
   }
 
+  /** It took bytes, or told something. */
+  noteAnswer(): void {
+    this.#answered = true;
+  }
+
   /** Work failed. "offline" twice in a row detaches; "denied" and "config" at once. `again` tells, where it is given, whether it would go well now. */
   noteFault(error: unknown, again?: Down["again"]): void {
     if (!isFault(error)) return;
     this.proven = false;
-    if (error.kind !== "offline") this.#answered = true;
+    if (error.kind !== "offline" && error.kind !== "aborted") this.#answered = true;
     if (error.kind === "offline") {
       if (!this.attached) return;
       this.#failures += 1;
@@ -432,6 +437,7 @@ export class Lane {
   /** A person says that it may work again: it is tried now. Throws the Fault that says why it does not. */
   async lookNow(signal: AbortSignal): Promise<void> {
     await withinMs(usableMs, [signal], (within) => this.device.probe(within));
+    this.#answered = true;
     if (this.#down === undefined || this.#closed) return;
     this.#up();
     this.#update(true);

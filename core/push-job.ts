@@ -58,6 +58,9 @@ export class PushJob {
   /** Whose partial is sent, or gets the name. */
   #generation: number;
 
+  /** By the clock that only goes on. */
+  readonly begunMs: number;
+
   constructor(
     readonly engine: Engine,
     readonly lane: Lane,
@@ -68,6 +71,7 @@ export class PushJob {
   ) {
     this.#content = contentOf(engine, version, signal, () => !target.features.digests.includes("sha256"));
     this.epoch = lane.state.epoch;
+    this.begunMs = engine.clock.monotonicMs();
     this.#route = routeOf(engine, version, work.delivery);
     this.#sealed = version.state === "sealed";
     this.#begun = work.delivery.begun;
@@ -348,6 +352,7 @@ export class PushJob {
       // What does not come through `chunks` is counted as it is told.
       if (budget !== undefined && !this.#counts) counted = Promise.all([counted, this.#spend(budget, bytes)]);
       this.#sentBytes += bytes;
+      if (bytes > 0) this.lane.noteAnswer();
       if (bytes > 0) sentFrom.set(work.delivery.id, held);
       this.progress ||= bytes > 0 && target.features.resume && !inVain;
       engine.transfers.pushedBytes += bytes;

@@ -194,7 +194,8 @@ async function settle(
       const isFull = ofTarget && facts.fault === "full";
       // Nothing became free since the try before.
       const inVain = isFull ? queue.rooms.refused(delivery, { progress: job.progress, wasted }, clock.monotonicMs()) : 0;
-      const afterMs = inVain > 0 && !wasted ? fullMsAfter(inVain - 1, 1 + queue.readyFor(lane.name)) : action.afterMs;
+      const afterMs =
+        inVain > 0 && !wasted ? fullMsAfter(inVain - 1, 1 + queue.readyFor(lane.name), clock.monotonicMs() - job.begunMs) : action.afterMs;
       await again(afterMs, refused || wasted || inVain > 0 || countsAsTry(cause) ? tries + 1 : tries);
       const inARow = tries === 0 && (refused || (!ofSource && isFault(cause, "transient"))) ? lane.noteFailed() : 0;
       const isNews = ofTarget

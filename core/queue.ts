@@ -440,7 +440,7 @@ export class Queue {
     return row !== undefined && ["ready", "active"].includes(row.state) && row.fault !== "held" && row.fault !== "denied";
   }
 
-  /** How much waits for a full target, of what is no larger than that. Not only what was tried: the first sixty have all turns. */
+  /** How much waits for a full target, of what is no larger than that. Not only what was tried: the first `fullTurns` have all turns. */
   fullBytes(target: string, size: number): number {
     const sql =
       "SELECT SUM(size) AS bytes FROM deliveries WHERE target = ? AND state = 'ready' AND (fault IS NULL OR fault = 'full') AND size <= ?";
@@ -449,7 +449,7 @@ export class Queue {
 
   /** How many wait for their turn at a target; more than `fullTurns` count as so many. */
   readyFor(target: string): number {
-    const some = `SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' LIMIT ${fullTurns}`;
+    const some = `SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' AND (fault IS NULL OR fault = 'full') LIMIT ${fullTurns}`;
     return this.journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM (${some})`, target)?.n ?? 0;
   }
 

@@ -72,13 +72,14 @@ test("what costs the whole file each time is tried again after more than the min
 });
 
 test("a file for which a full target has no room again and again waits for the turns of others, up to an hour; alone it does not", () => {
-  const seconds = (waiting: number) => [0, 1, 2, 5, 10_000].map((tries) => fullMsAfter(tries, waiting) / 1000);
+  const seconds = (waiting: number) => [0, 1, 2, 5, 10_000].map((tries) => fullMsAfter(tries, waiting, 0) / 1000);
   assert.deepEqual([1, 3, 61, 1000].map(seconds), [
     [10, 10, 10, 10, 10],
     [20, 30, 30, 30, 30],
     [20, 40, 80, 610, 610],
     [20, 40, 80, 640, 3600],
   ]);
+  assert.equal(fullMsAfter(10, 70, 2000), 70 * 12_000, "a turn is as long as its try, too");
 });
 
 test("what made way at a full target is due after a minute, the second time after ten, and so on up to six hours", () => {

@@ -36,8 +36,9 @@ const earlyCapMs = 30_000;
 const earlyMs = 600_000;
 const unknownTries = 20;
 export const fullMs = 10_000;
-/** So many take turns at a full target: an hour. */
-export const fullTurns = 360;
+/** What waits at a full target has its turn within that, unless more than `fullTurns` wait, or their tries take long. */
+const fullCapMs = 3_600_000;
+export const fullTurns = fullCapMs / fullMs;
 /** Once it took something, all have a turn within that. */
 export const fullSoonMs = 600_000;
 const refusedMs = 60_000;
@@ -57,9 +58,9 @@ export function refusedMsAfter(tries: number): number {
   return Math.min(refusedCapMs, refusedMs * 2 ** Math.min(tries, 10));
 }
 
-/** Again, when a full target had no room for it a second time, `waiting`: as one of so many. It may be this one that is too large: in turn, each full time another is tried, the sooner again the less often it was in vain. */
-export function fullMsAfter(tries: number, waiting: number): number {
-  return fullMs * Math.min(waiting, fullTurns, 2 ** Math.min(tries + 1, 10));
+/** Again, when a full target had no room for it a second time, `waiting`: as one of so many. It may be this one that is too large: in turn, each full time another is tried, the sooner again the less often it was in vain. `tookMs`: how long such a try takes. */
+export function fullMsAfter(tries: number, waiting: number, tookMs: number): number {
+  return Math.min(fullCapMs, (fullMs + tookMs) * Math.min(waiting, 2 ** Math.min(tries + 1, 10)));
 }
 
 /** The same of what costs the whole file each time, as a single shot does. It begins beyond the time for which a target that denied something is left alone: another file goes first. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -93,6 +94,25 @@ test("what a killed write left behind is taken away; spool files are named", asy
   assert.deepEqual(await spool.open(), [id]);
   assert.deepEqual(readdirSync(join(dir, "spool")).sort(), [id, `${id}.json`]);
   assert.deepEqual(await spool.readSidecar(id), sidecar);
+});
+
+test("of what is set aside only what is the beginning of the whole file goes: not what differs at its end, nor what cannot be looked at", async (t) => {
+  const { spool, dir } = await spoolIn(t);
+  const whole = randomBytes(700_000);
+  writeFileSync(spool.pathOf(id), whole);
+  const aside: Readonly<Record<string, Uint8Array | string>> = {
+    [id]: "anything",
+    begin: whole.subarray(0, 600_000),
+    another: whole.subarray(0, 500_000),
+    other: Buffer.concat([whole.subarray(0, 500_000), Buffer.from("x")]),
+    longer: Buffer.concat([whole, whole]),
+    empty: "",
+  };
+  mkdirSync(join(dir, "damaged/unreadable"), { recursive: true });
+  for (const [name, bytes] of Object.entries(aside)) writeFileSync(join(dir, "damaged", name), bytes);
+  await spool.open();
+  await spool.dropAside(id, (version) => version !== "another");
+  assert.deepEqual(readdirSync(join(dir, "damaged")).sort(), ["another", "empty", "longer", "other", "unreadable"]);
 });
 
 test("a spool that cannot be written is a spool without space: the source is not at fault", async (t) => {

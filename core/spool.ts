@@ -7,10 +7,9 @@
  *
  * What is damaged is kept beside it (`damaged/<version id>`) until that file is whole here again: it may be all that there is.
  */
-import { constants, createReadStream, existsSync, promises as fs } from "node:fs";
+import { constants, existsSync, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { digestsOf } from "./digest.js";
 import { codeOf, Fault, faultOfErrno } from "./errors.js";
 import { BadPlaces, freeBytesAt, makeDirDurable, removeFile, removeTemporaries, syncData, syncDir } from "./fs.js";
 
@@ -263,13 +262,23 @@ export class Spool {
   async #isBegin(aside: string, version: string): Promise<boolean> {
     const at = join(this.#asideDir, aside);
     const size = await sizeOf(at);
-    if (size === 0 || (await sizeOf(this.pathOf(version))) < size) return size === 0;
-    const digestOf = async (path: string) => digestsOf(createReadStream(path, { end: size - 1, highWaterMark: 2 ** 20 }), ["sha256"]);
+    if (size === 0 || (await sizeOf(this.pathOf(version))) < size) return false;
+    const files: FileHandle[] = [];
     try {
-      const [[kept], [whole]] = await Promise.all([digestOf(at), digestOf(this.pathOf(version))]);
-      return kept === whole;
+      for (const path of [at, this.pathOf(version)]) files.push(await fs.open(path, "r"));
+      const [kept, whole] = files as [FileHandle, FileHandle];
+      const [a, b] = [Buffer.alloc(2 ** 18), Buffer.alloc(2 ** 18)];
+      for (let from = 0; from < size;) {
+        const length = Math.min(a.length, size - from);
+        const reads = await Promise.all([kept.read(a, 0, length, from), whole.read(b, 0, length, from)]);
+        if (reads.some(({ bytesRead }) => bytesRead !== length) || !a.subarray(0, length).equals(b.subarray(0, length))) return false;
+        from += length;
+      }
+      return true;
     } catch {
       return false;
+    } finally {
+      for (const file of files) await file.close();
     }
   }
 

@@ -25,7 +25,7 @@ const queue = files.sort((a, b) => turnOf(a) - turnOf(b));
 // Where nobody looks on, a file that hangs is named and the others go on; by hand its long form may take hours.
 const longestMs = process.env.CI ? 1_200_000 : 2 ** 31 - 1;
 // Two cores are busy with these: a file takes less than half of one, as it waits for its processes.
-const atOnce = 6;
+const atOnce = 5;
 const counts = { pass: 0, fail: 0, cancelled: 0, skipped: 0 };
 let failures = "";
 // Node's own runner of many files sorts them.
