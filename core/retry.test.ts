@@ -79,7 +79,11 @@ test("a file for which a full target has no room again and again waits for the t
     [20, 40, 80, 610, 610],
     [20, 40, 80, 640, 3600],
   ]);
-  assert.equal(fullMsAfter(10, 70, 2000), 70 * 12_000, "a turn is as long as its try, too");
+  assert.deepEqual(
+    [1, 70].map((waiting) => fullMsAfter(10, waiting, 2000)),
+    [10_000, 10_000 + 69 * 12_000],
+    "a turn is as long as its try, too",
+  );
 });
 
 test("what made way at a full target is due after a minute, the second time after ten, and so on up to six hours", () => {

@@ -224,7 +224,7 @@ for (const kind of [rsyncShell, rsyncOnly])
       await expectFault(writing, "aborted", 2000);
       // What is asked next waits until the run has ended.
       const held = await target.offset(slow, calm());
-      assert.ok((handles().ProcessWrap ?? 0) <= before, "a program is left");
+      await until("no program to be left", () => (handles().ProcessWrap ?? 0) <= before);
       assert.ok(held > 0 && held < content.length, `${held} bytes are there`);
       const { maxRate: _, ...fast } = slow;
       let rest = 0;
