@@ -81,7 +81,7 @@ test("a file for which a full target has no room again and again waits for the t
   ]);
   assert.deepEqual(
     [1, 70].map((waiting) => fullMsAfter(10, waiting, 2000)),
-    [10_000, 10_000 + 69 * 12_000],
+    [10_000, 70 * 12_000],
     "a turn is as long as its try, too",
   );
 });

@@ -60,8 +60,8 @@ export function refusedMsAfter(tries: number): number {
 
 /** Again, when a full target had no room for it a second time, `waiting`: as one of so many. It may be this one that is too large: in turn, each full time another is tried, the sooner again the less often it was in vain. `tookMs`: how long such a try takes. */
 export function fullMsAfter(tries: number, waiting: number, tookMs: number): number {
-  const others = Math.min(waiting, 2 ** Math.min(tries + 1, 10)) - 1;
-  return Math.min(fullCapMs, fullMs + others * (fullMs + tookMs));
+  const turns = Math.min(waiting, 2 ** Math.min(tries + 1, 10));
+  return turns <= 1 ? fullMs : Math.min(fullCapMs, turns * (fullMs + tookMs));
 }
 
 /** The same of what costs the whole file each time, as a single shot does. It begins beyond the time for which a target that denied something is left alone: another file goes first. */
