@@ -447,9 +447,9 @@ export class Queue {
     return this.journal.get<{ bytes: number | null }>(sql, target, size)?.bytes ?? 0;
   }
 
-  /** How many wait for their turn at a target; more than `fullTurns` count as so many. */
+  /** How many wait for their turn at a target, what broke off too; more than `fullTurns` count as so many. */
   readyFor(target: string): number {
-    const some = `SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' AND (fault IS NULL OR fault = 'full') LIMIT ${fullTurns}`;
+    const some = `SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' AND (fault IS NULL OR fault NOT IN ('held', 'denied')) LIMIT ${fullTurns}`;
     return this.journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM (${some})`, target)?.n ?? 0;
   }
 
