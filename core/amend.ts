@@ -56,22 +56,19 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
       parked.map(({ id }) => id),
       decided,
     );
-    // What is in doubt may be due, and is not sent before that is said.
-    const isAsked = ({ marks }: DeliveryRow) => {
+    const isDoubted = ({ marks }: DeliveryRow) => {
       const { sending } = marksIn(marks);
-      return decided && sending !== undefined && sending.decided !== true;
+      return sending !== undefined && sending.decided !== true;
     };
+    // What is in doubt may be due, and is not sent before that is said.
     const waited = meant.filter(
-      (row) => (row.state === "wanting" || row.state === "ready") && (row.not_before > engine.clock.monotonicMs() || isAsked(row)),
+      (row) =>
+        (row.state === "wanting" || row.state === "ready") && (row.not_before > engine.clock.monotonicMs() || (decided && isDoubted(row))),
     );
     queue.retry(
       waited.map(({ id }) => id),
       decided,
     );
-    const isDoubted = ({ marks }: DeliveryRow) => {
-      const { sending } = marksIn(marks);
-      return sending !== undefined && sending.decided !== true;
-    };
     const inDoubt = decided ? 0 : [...parked, ...waited].filter(isDoubted).length;
     const again = meant.filter(({ id, state }) => id === what && (state === "done" || state === "dropped"));
     for (const delivery of again) sendAgain(engine, delivery);

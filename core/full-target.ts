@@ -63,10 +63,12 @@ export async function makeRoom(engine: Engine, lane: Lane, { id }: DeliveryRow, 
     }
   const isEnough = () => given > 0 && held + given + Math.min(slackBytes, failed.size / 4) >= failed.size;
   const most = Math.max(given, failed.size);
-  // As `fullBytes` counts them.
-  const isCounted = ({ state, fault }: DeliveryRow) => state === "ready" && (fault === null || fault === "full");
-  const gone = giving.reduce((sum, { row }) => sum + (isCounted(row) && row.size <= most ? row.size : 0), 0);
-  const isWorth = queue.fullBytes(lane.name, most) - gone >= given * worthShare;
+  const goesBesides = queue.fullBytes(
+    lane.name,
+    most,
+    giving.map(({ row }) => row.id),
+  );
+  const isWorth = goesBesides >= given * worthShare;
   if (!isWorth && giving.some(({ row }) => row.weight >= failed.weight)) return false;
   // It may have been given up, or superseded, meanwhile.
   if (queue.delivery(id)?.state !== "ready") return false;

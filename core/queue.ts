@@ -440,11 +440,11 @@ export class Queue {
     return row !== undefined && ["ready", "active"].includes(row.state) && row.fault !== "held" && row.fault !== "denied";
   }
 
-  /** How much waits for a full target, of what is no larger than that. Not only what was tried: the first `fullTurns` have all turns. */
-  fullBytes(target: string, size: number): number {
+  /** How much waits for a full target, of what is no larger than that, without these. Not only what was tried: the first `fullTurns` have all turns. */
+  fullBytes(target: string, size: number, but: readonly string[]): number {
     const sql =
-      "SELECT SUM(size) AS bytes FROM deliveries WHERE target = ? AND state = 'ready' AND (fault IS NULL OR fault = 'full') AND size <= ?";
-    return this.journal.get<{ bytes: number | null }>(sql, target, size)?.bytes ?? 0;
+      "SELECT SUM(size) AS bytes FROM deliveries WHERE target = ? AND state = 'ready' AND (fault IS NULL OR fault = 'full') AND size <= ? AND id NOT IN (SELECT value FROM json_each(?))";
+    return this.journal.get<{ bytes: number | null }>(sql, target, size, JSON.stringify(but))?.bytes ?? 0;
   }
 
   /** How many wait for their turn at a target, what broke off too; more than `fullTurns` count as so many. */

@@ -11,9 +11,7 @@ test("what is held back, as large as what waits, gives its room", async (t) => {
   hours.out.files.set("keep", { bytes: Buffer.alloc(1_000_000), modifiedMs: 0 });
   await hours.start();
   await hours.arrives("l.bin", 5_000_000, 10);
-  await hours.engine.journal.apply(() => {
-    hours.engine.queue.putOff(hours.row("l.bin").id, 1e15, "at night only");
-  });
+  await hours.holds("l.bin");
   hours.out.files.delete("keep");
   hours.out.room = 5_000_000;
   // A little is free in nobody's.
@@ -30,9 +28,7 @@ test("several that are held back, each smaller than what waits, give theirs", as
   for (let n = 0; n < 4; n++) {
     hours.out.room = (n + 1) * 1_250_000;
     await hours.arrives(`${n}.bin`, 2_000_000, 10 + n);
-    await hours.engine.journal.apply(() => {
-      hours.engine.queue.putOff(hours.row(`${n}.bin`).id, 1e15, "at night only");
-    });
+    await hours.holds(`${n}.bin`);
     hours.lane.resumeTarget();
   }
   hours.out.room = 5_000_000;
@@ -47,12 +43,7 @@ test("what got room, and whose source left, does not keep room of nobody's from 
   const hours = new Hours(t, oneByOne(), 5_000_000);
   await hours.start();
   await hours.arrives("crash.bin", 8_000_000, 10);
-  // Twice: it waits for 40 min by then, and for longer than that each time.
-  for (let n = 0; n < 3; n++) {
-    await hours.arrives(`s${n}.bin`, 1_000_000, 5 - n, hours.other);
-    await hours.passes(15 * minute, () => hours.out.files.has(`s${n}.bin`));
-    await hours.passes(Math.max(0, hours.waitsMs("crash.bin")) + 5 * minute);
-  }
+  await hours.makesWay("crash.bin", 3);
   // This one gets the room, and its source breaks off and stays away.
   let gone = false;
   hours.other.before = (call) => {
@@ -125,20 +116,16 @@ test("what is held, and filled its target, gives its room after a start, too", a
   const hours = new Hours(t, oneByOne(), 5_000_000);
   await hours.start();
   await hours.arrives("l.bin", 8_000_000, 10);
-  const hold = () =>
-    hours.engine.journal.apply(() => {
-      hours.engine.queue.putOff(hours.row("l.bin").id, 1e15, "at night only");
-    });
-  await hold();
+  await hours.holds("l.bin");
   hours.card.before = (call) => (call === "list" ? new Promise(() => undefined) : undefined);
   await hours.bench.stop();
   // Held again before anything is sent, as `putOffHeld` does it before each claim.
   hours.out.attach(false);
   await hours.start();
-  await hold();
+  await hours.holds("l.bin");
   hours.card.before = () => undefined;
   hours.out.attach(true);
-  await hold();
+  await hours.holds("l.bin");
   await hours.arrives("s.bin", 1_000_000, 5, hours.other);
   assert.ok(
     await hours.passes(6 * 60 * minute, () => hours.out.files.has("s.bin")),

@@ -231,11 +231,7 @@ test("what gave its room is tried soon after the target was emptied, when it tak
   const hours = new Hours(t, oneByOne(), 5_000_000);
   await hours.start();
   await hours.arrives("crash.bin", 8_000_000, 10);
-  for (let n = 0; n < 4; n++) {
-    await hours.arrives(`s${n}.bin`, 1_000_000, 5 - n, hours.other);
-    await hours.passes(15 * minute, () => hours.out.files.has(`s${n}.bin`));
-    await hours.passes(Math.max(0, hours.waitsMs("crash.bin")) + 5 * minute);
-  }
+  await hours.makesWay("crash.bin", 4);
   await hours.arrives("last.bin", 1_000_000, 0, hours.other);
   await hours.passes(15 * minute, () => hours.out.files.has("last.bin"));
   const waitMs = hours.waitsMs("crash.bin");

@@ -88,6 +88,20 @@ export class Hours {
     });
   }
 
+  /** So often a small file comes that this makes way for: it waits for longer each time. */
+  async makesWay(path: string, times: number): Promise<void> {
+    for (let n = 0; n < times; n++) {
+      await this.arrives(`s${n}.bin`, 1_000_000, 5 - n, this.other);
+      await this.passes(15 * minute, () => this.out.files.has(`s${n}.bin`));
+      await this.passes(Math.max(0, this.waitsMs(path)) + 5 * minute);
+    }
+  }
+
+  /** A condition holds it back. */
+  async holds(path: string): Promise<void> {
+    await this.engine.journal.apply(() => this.engine.queue.putOff(this.row(path).id, 1e15, "at night only"));
+  }
+
   /** So much later. */
   skips(ms: number): void {
     this.#skippedMs += ms;
