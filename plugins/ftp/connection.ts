@@ -12,7 +12,7 @@ import { parentOf } from "../../core/paths.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
 import { type Answer, type Asked, ProtocolError, Refusal, Silence } from "./control.js";
 import type { Data } from "./data.js";
-import { saysWhy } from "./faults.js";
+import { saysWhy, StoreRefusal } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
 import { type Login, taken } from "./login.js";
 import { nameFromWire, readable, wirePath } from "./wire.js";
@@ -341,6 +341,7 @@ export class Connection {
       if (broken.error !== undefined) throw broken.error;
       return sent;
     } catch (error) {
+      if (error instanceof Refusal) throw new StoreRefusal(error.answer);
       if (!waits || !(error instanceof Silence)) throw error;
       throw new Held("the server did not say that it takes the file (150): an earlier transfer may still hold it there", { cause: error });
     } finally {

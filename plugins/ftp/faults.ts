@@ -12,6 +12,9 @@ import { readable } from "./wire.js";
 /** The answer to AUTH TLS. */
 export class TlsRefusal extends Refusal {}
 
+/** The answer to STOR or APPE. */
+export class StoreRefusal extends Refusal {}
+
 export interface Situation {
   /** Opens the message: "cannot write a/b". */
   readonly what: string;
@@ -61,6 +64,8 @@ const codes: Readonly<Record<number, FaultKind>> = {
 const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only|could not create file/i;
 /** ProFTPD says it with 550 and Pure-FTPd with 553, in the system's words; ftp-srv with 550, as Node does. vsftpd and Pure-FTPd have one word for whatever their disk did not take, with 451: that, as a rule. */
 const full = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|failure writing to local file|error during write to file/i;
+/** ProFTPD says so of a write that took only a part: the last that found room. The next says that there is none. */
+const lastRoom = /^451 transfer aborted\. input\/output error$/i;
 /** ProFTPD says it with 552, of its "MaxStoreFileSize" and of a file system that takes no larger file, in the system's words: more space would change nothing. */
 const tooLarge = /\bEFBIG\b|file too large\W*$/i;
 
@@ -121,7 +126,7 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
     if (situation.connecting === true && error.code >= 500) return new Fault("denied", say(`the server said "${text}"`), cause);
     const kind = brokenOff.test(text)
       ? "transient"
-      : full.test(text)
+      : full.test(text) || (error instanceof StoreRefusal && lastRoom.test(text))
         ? "full"
         : (error.code === 550 || error.code === 553) && forbidden.test(text)
           ? "denied"

@@ -332,6 +332,8 @@ test("full, refused and impossible writes are told apart", async () => {
     ["553 Can't open that file: No space left on device", "full"],
     ["553 Can't open that file: Permission denied", "denied"],
     ["553 Could not create file.", "denied"],
+    // ProFTPD's where a write found room for a part.
+    ["451 Transfer aborted. Input/output error", "full"],
     ["451 disk trouble", "transient"],
     ["425 no data connection", "transient"],
   ];
@@ -348,6 +350,8 @@ test("full, refused and impossible writes are told apart", async () => {
       5000,
     );
   }
+  const reading = { what: "cannot read it", password: "sesame", clockTrusted: false, secure: false };
+  assert.equal(ftpFault(new Refusal({ code: 451, text: "Transfer aborted. Input/output error" }), reading).kind, "transient");
 });
 
 /** What STOR sends before the server has said anything. */
