@@ -146,7 +146,7 @@ export async function serve(
     events.say(
       "info",
       "ready",
-      `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routes.length + config.syncs.length, "route")}, state in ${config.stateDir}${config.wrong === undefined ? "" : `; ${wrongText(config.wrong)}`}`,
+      `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routeCount, "route")}, state in ${config.stateDir}${config.wrong === undefined ? "" : `; ${wrongText(config.wrong)}`}`,
     );
   const detach = attach?.(daemon, events);
   const drawing = output.terminal ? setInterval(() => daemon.ready && output.progress(progressText(daemon.progress())), 250) : undefined;

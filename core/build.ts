@@ -107,6 +107,10 @@ function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealC
         ) || syncs.some((sync) => changes(sync, name))
       );
     },
+    get read() {
+      const { routes, syncs } = engine.config;
+      return [...routes, ...syncs].some(({ from }) => from === name) || syncs.some(({ mode, to }) => mode === "two-way" && to === name);
+    },
     ...(maxRate === undefined ? {} : { maxRate }),
     memory: deviceMemory(journal, name),
     say: (level, message, facts) => events.say(level, "device", `${name}: ${message}`, { device: name, ...facts }),

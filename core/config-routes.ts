@@ -147,6 +147,8 @@ export interface Around {
 export interface ReadRoutes {
   readonly routes: Route[];
   readonly syncs: SyncConfig[];
+  /** Of those entries that can run: one may have become several. */
+  count: number;
   /** What does not happen, of those that are wrong. */
   readonly out: string[];
   /** Sources whose files may be wanted by more than is known here. */
@@ -160,14 +162,19 @@ export function modesWith(key: string): string[] {
 }
 
 export function readRoutes(entries: readonly unknown[], around: Around): ReadRoutes {
-  const read: ReadRoutes = { routes: [], syncs: [], out: [], unsure: new Set() };
+  const read: ReadRoutes = { routes: [], syncs: [], count: 0, out: [], unsure: new Set() };
+  const counted = (work: () => void): void => {
+    const before = read.routes.length + read.syncs.length;
+    work();
+    if (read.routes.length + read.syncs.length > before) read.count += 1;
+  };
   // First those that others may not touch.
   entries.forEach((entry, index) => {
     const mode = syncMode(entry);
-    if (mode !== undefined) readSync(mode, entry, ["routes", index], entries, around, read);
+    if (mode !== undefined) counted(() => readSync(mode, entry, ["routes", index], entries, around, read));
   });
   entries.forEach((entry, index) => {
-    if (syncMode(entry) === undefined) readCopy(entry, ["routes", index], around, read);
+    if (syncMode(entry) === undefined) counted(() => readCopy(entry, ["routes", index], around, read));
   });
   return read;
 }

@@ -705,3 +705,18 @@ test("a list where names are needed ends the start", async () => {
     ["devices: expected devices by name, got a list"],
   );
 });
+
+test("routes are counted as they are written, also where one runs as several", async () => {
+  const devices = {
+    box: { type: "local", dir: "box" },
+    nas: { type: "local", dir: "nas" },
+    two: { type: "local", dir: "two" },
+    web: { type: "post", url: "http://127.0.0.1:1/x" },
+  };
+  const counts = async (...routes: readonly object[]) => {
+    const { config } = await load(JSON.stringify({ devices, routes }));
+    return [config?.routeCount, config?.routes.length];
+  };
+  assert.deepEqual(await counts({ from: "box", to: ["nas", "web"] }), [1, 2]);
+  assert.deepEqual(await counts({ from: "box", to: ["nope"] }, { from: "box", to: ["nas", "two"], mode: "mirror" }), [1, 0]);
+});

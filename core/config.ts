@@ -191,6 +191,8 @@ export interface Config {
   readonly routes: readonly Route[];
   /** The others; only those whose devices are right. */
   readonly syncs: readonly SyncConfig[];
+  /** As they are written, of those that run: one may be several of `routes` or `syncs`. */
+  readonly routeCount: number;
   /** Absent where all is right. */
   readonly wrong?: Wrong;
 }
@@ -319,7 +321,7 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
 
   const vehicle = whole?.vehicle ?? options.hostName;
   const around = { known, devices, vehicle, stateDir: whole?.stateDir, problems, add, parse, mayDisarm };
-  const { routes, syncs, out, unsure } = readRoutes(top.routes, around);
+  const { routes, syncs, count, out, unsure } = readRoutes(top.routes, around);
 
   if (whole === undefined) return { stateDir, problems: sorted(problems) };
   const removes = [...unsure].filter((name) => routes.some(({ from, afterDelivery }) => from === name && afterDelivery !== "keep"));
@@ -339,6 +341,7 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
       devices,
       routes: routes.map((route) => (removes.includes(route.from) ? { ...route, afterDelivery: "keep" } : route)),
       syncs,
+      routeCount: count,
       ...(problems.length === 0 ? {} : { wrong: { problems: sorted(problems), devices: broken, therefore } }),
     },
     stateDir,

@@ -20,3 +20,9 @@ test("TLS that fails while it begins is refused by the other side; once it was b
   const wanted = told("ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED", "tlsv13 alert certificate required");
   assert.match(wanted, /^denied: .*certificate required/);
 });
+
+test("what node's parser takes for no HTTP is told as that", () => {
+  const error = Object.assign(new Error("Parse Error: Invalid header token"), { code: "HPE_INVALID_HEADER_TOKEN" });
+  const { kind, message } = netFault(error, { what: "cannot post it", clockTrusted: true });
+  assert.equal(`${kind}: ${message}`, "transient: cannot post it: what came is no answer of HTTP (Parse Error: Invalid header token)");
+});

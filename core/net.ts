@@ -149,6 +149,8 @@ const wrongTime = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CRL_HAS_EX
 const tlsCodes = /^(ERR_TLS|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|INVALID_CA|HOSTNAME_|PATH_LENGTH)/;
 /** What comes is no TLS, or none that both can speak; once both did, it was changed on the way. */
 const noTlsCodes = /^(ERR_SSL|EPROTO)/;
+/** Of node's parser. */
+const noHttpCodes = /^HPE_/;
 /** With TLS 1.3 a server says only after the handshake that it wants a certificate of ours. */
 const wantsCertificate = /CERTIFICATE/;
 
@@ -169,7 +171,8 @@ export function netFault(error: unknown, { what, connecting, clockTrusted, noTls
   if (isFault(error)) return error;
   const cause = { cause: error };
   const code = codeOf(error);
-  const text = socketWords[code] ?? (error instanceof Error ? error.message : String(error));
+  const said = error instanceof Error ? error.message : String(error);
+  const text = socketWords[code] ?? (noHttpCodes.test(code) ? `what came is no answer of HTTP (${said})` : said);
   if (wrongTime.has(code))
     return clockTrusted
       ? new Fault("denied", `${what}: the server's certificate has expired or is not valid yet`, cause)

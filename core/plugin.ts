@@ -74,6 +74,8 @@ export interface PluginContext {
   readonly clock: Clock;
   /** Some route sends to it, or deletes or archives on it. */
   readonly changed?: boolean;
+  /** Some route takes files from it. */
+  readonly read?: boolean;
   /** The device's `maxRate`, bytes per second. Core slows the streams by it; a plugin on a link that others share asks for no more than that either. */
   readonly maxRate?: number;
   /** What the plugin learned and wants to know after a restart. */

@@ -402,6 +402,7 @@ export class Bench {
         to: route.to.map((to) => ({ required: true, requires: [], ...(typeof to === "string" ? { device: to } : to) })),
       })),
       syncs: [],
+      routeCount: routes.length,
     };
   }
 

@@ -429,6 +429,7 @@ export class DiskDevice implements Device, Disks {
   }
 
   #goneText(id: string): string {
+    if (this.context.read !== true) return `nothing more is sent to ${id} now: it may be pulled`;
     return this.#left === undefined
       ? `everything on ${id} is here: it may be pulled`
       : `${id} may be pulled, but not all that is on it is here: ${this.#left}`;

@@ -104,7 +104,8 @@ test("a target that is pulled while it is written on: after the replug it goes o
   }
   await lab.plug(stick);
   await program.until(({ what }) => what === "delivered", "delivery");
-  await program.until(isSafe, "that it may be pulled");
+  const safe = await program.until(isSafe, "that it may be pulled");
+  assert.equal(safe.message, `stick: nothing more is sent to ${stick.uuid} now: it may be pulled`);
   await lab.pull(stick);
   assert.deepEqual(
     [...(await lab.content(stick))].map(([path, bytes]) => [path, bytes.equals(big)]),
