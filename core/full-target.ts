@@ -44,9 +44,12 @@ export async function makeRoom(engine: Engine, lane: Lane, { id }: DeliveryRow, 
   if (held === undefined || held < 0) return false;
   let giving: { readonly row: DeliveryRow; readonly bytes: number }[] = [];
   let given = 0;
-  for (const row of givers.reverse().slice(0, askedMost)) {
+  let asked = 0;
+  for (const row of givers.reverse()) {
     if (held + given >= failed.size) break;
-    const there = rooms.held(row.id) ?? (await heldOf(engine, lane, row, signal));
+    const known = rooms.held(row.id);
+    if (known === undefined && ++asked > askedMost) break;
+    const there = known ?? (await heldOf(engine, lane, row, signal));
     if (there === undefined) return false;
     // What is whole there is perhaps the last copy.
     const bytes = there < row.size ? Math.max(0, there) : 0;
