@@ -90,10 +90,11 @@ export async function makeRoom(engine: Engine, lane: Lane, { id }: DeliveryRow, 
   return true;
 }
 
-/** How much of it the target has, -1 where it refuses to say; undefined where it cannot be asked now. Some say where they are asked already that they have no room for it. */
+/** How much of it the target has, -1 where it refuses to say, or cannot without the source; undefined where it cannot be asked now. Some say where they are asked already that they have no room for it. */
 function heldOf(engine: Engine, lane: Lane, row: DeliveryRow, signal: AbortSignal): Promise<number | undefined> {
-  return begunAs(engine, lane, row, signal, (job) => job.heldThere()).catch((error: unknown) =>
-    isFault(error, "full") ? 0 : isFault(error, "denied", "rejected") ? -1 : undefined,
+  let isOfSource = false;
+  return begunAs(engine, lane, row, signal, (job) => job.heldThere().finally(() => (isOfSource = job.broken !== undefined))).catch(
+    (error: unknown) => (isFault(error, "full") ? 0 : isOfSource || isFault(error, "denied", "rejected") ? -1 : undefined),
   );
 }
 

@@ -69,6 +69,8 @@ export class FakeDevice {
   room = Infinity;
   /** What it has no room for was handed on all the same, as over a wire. */
   handsAll = false;
+  /** To tell how much it has of a file it compares that with the file. */
+  compares = false;
   /** Is awaited before each call is done; throws what the call shall throw. */
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
   /** Its `commit` tells that it asks for the name once `before` has let it, not before. */
@@ -272,6 +274,7 @@ export class FakeDevice {
       },
       offset: async (upload, signal) => {
         await this.call(`offset ${upload.path}`, signal);
+        if (this.compares) for await (const _ of upload.read(0, signal)) break;
         return this.partials.get(upload.partialPath)?.length ?? 0;
       },
       write: async (upload: Upload, offset, signal, onBytes) => {

@@ -213,3 +213,20 @@ test("another disk while room is given on the one before: what gave it goes at o
     `${[...hours.out.files.keys()].join()}; l waits ${hours.waitsMs("l.bin") / 1000} s`,
   );
 });
+test("one of which its target cannot tell how much it has without the source, which is away, keeps no other from giving its room", async (t) => {
+  const hours = new Hours(t, oneByOne(), 6_000_000);
+  hours.out.compares = true;
+  await hours.start();
+  await hours.arrives("l.bin", 8_000_000, 30);
+  await hours.arrives("r.bin", 8_000_000, 10, hours.other);
+  await hours.passes(5 * minute);
+  hours.other.before = (made) => {
+    if (/^(open|read) r/.test(made)) throw new Fault("offline", "away");
+    return undefined;
+  };
+  hours.other.attach(false);
+  assert.ok(await hours.passes(30 * minute, () => hours.row("r.bin").state === "wanting"));
+  await hours.arrives("s.bin", 1_000_000, 50);
+  assert.ok(await hours.passes(60 * minute, () => hours.out.files.has("s.bin")), `held ${hours.held().join()}`);
+});
+
