@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Rooms } from "./rooms.js";
 import type { DeliveryRow } from "./rows.js";
 
-const row = (id: string, size = 5) => ({ id, size, target: "out", fault: "full", marks: null }) as DeliveryRow;
+const row = (id: string, size = 5) => ({ id, size, target: "out", fault: "full", marks: '{"full":true}' }) as DeliveryRow;
 const minute = 60_000;
 
 test("room that is given in vain costs the target a minute without gifts, then ten, until one is whole in room of nobody's, or it is another", () => {
@@ -53,10 +53,10 @@ test("only what is whole in room of nobody's makes who gave any as if it never h
     "it was given to another",
   );
   rooms.refused(row("b"), { progress: true, wasted: false }, 0);
-  rooms.took({ ...row("small", 4), fault: null }, () => true);
+  rooms.took({ ...row("small", 4), marks: null }, () => true);
   assert.equal(rooms.gave(row("l")), 2);
   assert.deepEqual(
-    rooms.took({ ...row("d"), fault: null }, () => true),
+    rooms.took({ ...row("d"), marks: null }, () => true),
     { found: true, but: [], costly: [] },
   );
   assert.equal(rooms.gave(row("l")), 0);

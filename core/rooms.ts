@@ -18,9 +18,14 @@ interface Known {
   gave?: { readonly times: number; readonly size: number };
 }
 
-/** Whether it found its target full itself. */
-export function foundFull({ fault, marks }: Pick<DeliveryRow, "fault" | "marks">): boolean {
-  return fault === "full" || marksIn(marks).full === true;
+/** Whether it found its target full itself. Its fault may be that the spool is. */
+export function foundFull({ marks }: Pick<DeliveryRow, "marks">): boolean {
+  return marksIn(marks).full === true;
+}
+
+/** Whether it has to wait for what is smaller, though it is more urgent: it found no room itself, and would take that of the other in vain. */
+export function isTooLarge(best: DeliveryRow, { size }: DeliveryRow): boolean {
+  return foundFull(best) && best.size > size;
 }
 
 export class Rooms {
@@ -41,7 +46,7 @@ export class Rooms {
   refused(row: DeliveryRow, { progress, wasted }: { readonly progress: boolean; readonly wasted: boolean }, nowMs: number): number {
     const known = this.#of(row);
     known.wasted = wasted;
-    known.refused = progress ? 1 : (known.refused ?? (row.fault === "full" ? 1 : 0)) + 1;
+    known.refused = progress ? 1 : (known.refused ?? (row.fault === "full" && foundFull(row) ? 1 : 0)) + 1;
     if (known.given === "untried") {
       const times = this.#inVain.get(row.target)?.times ?? 0;
       this.#inVain.set(row.target, { times: times + 1, untilMs: nowMs + madeWayMsAfter(times) });

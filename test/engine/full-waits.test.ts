@@ -129,6 +129,29 @@ test("what gave its room goes first on another disk", async (t) => {
   assert.equal(order(hours.out)[0], "crash.bin", order(hours.out).join());
 });
 
+test("what was begun on a healthy file system keeps that where another is full, though the spool had no room for its end", async (t) => {
+  const hours = new Hours(t, new FakeDevice("out", { target: { concurrency: 2 } }), Infinity);
+  const spooled = new FakeDevice("card");
+  Object.assign(hours, { card: spooled });
+  hours.out.before = (call) => {
+    if (!call.startsWith("write full/")) return undefined;
+    throw new Fault("full", "no space is left there");
+  };
+  spooled.put("crash.bin", randomBytes(5_000_000), t0);
+  spooled.before = (call) => {
+    if (Number(/^read .* (\d+)$/.exec(call)?.[1] ?? 0) < 3_932_160) return undefined;
+    return until(hours.bench, "a part", () => /^c \d{7}$/.test(hours.held().join())).then(() => {
+      throw new Fault("full", "the spool has no space");
+    });
+  };
+  await hours.start();
+  const isSo = () => hours.engine.journal.get("SELECT 1 FROM deliveries WHERE path = 'crash.bin' AND fault = 'full' AND state = 'wanting'");
+  await until(hours.bench, "the spool is full", () => isSo() !== undefined && hours.engine.queue.pushing.size === 0);
+  for (let n = 0; n < 3; n++) await hours.arrives(`full/${n}.bin`, 300_000, n, hours.other);
+  await hours.passes(30 * minute);
+  assert.deepEqual(hours.gave, [], JSON.stringify(hours.row("crash.bin")));
+});
+
 test("what was begun on a healthy file system, and whose source is away, keeps that where another is full", async (t) => {
   const hours = new Hours(t, new FakeDevice("out", { target: { concurrency: 2 } }), Infinity);
   hours.out.before = (call) => {
