@@ -66,7 +66,7 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       if (lane.device.target?.features.resume !== true) return undefined;
       const last = running.reduce((a, b) => (goesBefore(a.delivery, b.delivery) ? b : a));
       if (last.delivery.size - (last.transfer?.offset ?? 0) <= worthBytes) return undefined;
-      const best = engine.queue.best(lane.name);
+      const best = lane.isTight ? engine.queue.bestBefore(lane.name, last.delivery) : engine.queue.best(lane.name);
       return best !== undefined && goesBefore(best, last.delivery) ? last : undefined;
     },
   });
@@ -205,8 +205,10 @@ async function settle(
       // What it holds of its source others may need now.
       job.close();
       if (isFull) lane.noteFull();
+      const failedMs = clock.monotonicMs();
       if (inVain > 0 && (await makeRoom(engine, lane, delivery, inVain, signal))) return;
-      if (ofTarget) lane.pauseTarget(isFull ? fullMs : afterMs, reason);
+      // What was asked meanwhile is of its turn, not of the next one's.
+      if (ofTarget) lane.pauseTarget(isFull ? Math.max(0, fullMs - (clock.monotonicMs() - failedMs)) : afterMs, reason);
       events.say(
         isNews ? "warn" : "debug",
         "again",

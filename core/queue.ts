@@ -33,10 +33,12 @@ import {
   type Wanted,
 } from "./rows.js";
 import { fullSoonMs, fullTurns } from "./retry.js";
-import { Rooms } from "./rooms.js";
+import { isTooLarge, Rooms } from "./rooms.js";
 import type { Sending } from "./single-shot.js";
 
 const soonMs = 60_000;
+/** So many that are due, and too large to go before another, are passed over. */
+const beforeMost = 64;
 
 /** Deliveries that wait for a device that the configuration does not have: their target, or the source that still has their bytes. */
 export interface Foreign {
@@ -384,8 +386,9 @@ export class Queue {
     for (;;) {
       const left = discardsFirst ? this.#toDiscard(target) : undefined;
       if (left !== undefined) return left;
-      const row = (refusedLast ? this.best(target, { refused: false }) : undefined) ?? this.best(target);
-      if (row === undefined) return this.#toDiscard(target);
+      const best = (refusedLast ? this.best(target, { refused: false }) : undefined) ?? this.best(target);
+      if (best === undefined) return this.#toDiscard(target);
+      const row = this.#withRoom(target) ?? best;
       if (!may(row)) return "full";
       // It may have been taken while a checkpoint of the journal was waited for.
       const taken = await this.journal.apply(
@@ -394,6 +397,21 @@ export class Queue {
       this.rooms.tried(row.id);
       if (taken) return Object.assign(row, { state: "active" as const });
     }
+  }
+
+  /** The best delivery that is ready for a target, but for what is too large to go before that one. */
+  bestBefore(target: string, row: DeliveryRow): DeliveryRow | undefined {
+    return this.bestOf(target, beforeMost).find((best) => !this.pushing.has(best.id) && !isTooLarge(best, row));
+  }
+
+  /** What others gave their room, once: of what is due it goes before what is too large for that. */
+  #withRoom(target: string): DeliveryRow | undefined {
+    const now = this.clock.monotonicMs();
+    const isFirst = (row: DeliveryRow) => (this.bestBefore(target, row) ?? row).id === row.id;
+    return this.rooms
+      .gotAt(target)
+      .flatMap((id) => this.delivery(id) ?? [])
+      .find((row) => row.state === "ready" && row.not_before <= now && !this.pushing.has(row.id) && isFirst(row));
   }
 
   /**

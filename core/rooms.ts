@@ -91,6 +91,11 @@ export class Rooms {
     this.#of(row).given = "untried";
   }
 
+  /** What got room at a target, and was not tried since. */
+  gotAt(target: string): string[] {
+    return [...this.#known].flatMap(([id, known]) => (known.target === target && known.given === "untried" ? [id] : []));
+  }
+
   /**
    * A target took bytes of it, the last of all. `found`: what is no larger has room there, too, `but` for what may have given its own, and did so before. `costly`: what waits for more than
    * its turn, as all of it goes again. `mayTake`: whether what got room goes on by itself; else that is anybody's.

@@ -86,6 +86,63 @@ test("one small log behind seventy photos that are too large has its turn", asyn
   );
 });
 
+test("one small log behind seventy photos that are too large has its turn, also where it takes its time to ask what each holds", async (t) => {
+  const hours = new Hours(t, oneByOne(), 20_000);
+  hours.out.before = (call) => {
+    if (call.startsWith("offset ")) hours.skips(2 * second);
+    return undefined;
+  };
+  for (let n = 0; n < 70; n++) hours.card.put(`${n}.bin`, randomBytes(30_000 + n), t0 + n * 1000);
+  hours.card.put("log.bin", randomBytes(10_000), t0 - 1000);
+  await hours.start();
+  await until(hours.bench, "found", () => hours.engine.journal.get("SELECT 1 FROM deliveries WHERE path = ?", "log.bin") !== undefined);
+  const isThere = await hours.passes(6.5 * 60 * minute, () => hours.out.files.has("log.bin"));
+  const tries = hours.out.calls.filter((call) => call.startsWith("write log.bin")).length;
+  assert.ok(isThere, `in 6.5 hours it was tried ${tries} times; gave ${hours.gave.length}`);
+});
+
+for (const [when, call, bytes] of [
+  ["while that is given", "discard k.bin", 1_000_000],
+  ["while the other is sent", "read s.bin 131072", 4_900_000],
+] as const)
+  test(`what is more urgent, but too large, and due ${when}, does not take the room that another gets`, async (t) => {
+    const hours = new Hours(t, oneByOne(), 5_000_000);
+    await hours.start();
+    await hours.arrives("k.bin", 8_000_000, 30);
+    await hours.arrives("l.bin", 9_000_000, 20);
+    let skips = 1;
+    hours.out.before = hours.other.before = (made) => {
+      if (made !== call || hours.gave.length + Number(made.startsWith("discard")) === 0 || skips-- <= 0) return undefined;
+      hours.skips(5 * minute);
+      // What is due is looked for meanwhile.
+      return new Promise((resolve) => setTimeout(resolve, 50));
+    };
+    await hours.arrives("s.bin", bytes, 0, hours.other);
+    assert.ok(await hours.passes(60 * minute, () => skips < 1));
+    assert.ok(await hours.passes(second, () => hours.out.files.has("s.bin")), `held ${hours.held().join()}; ${hours.gave.join()}`);
+  });
+
+test("what is more urgent, and small, goes before what got room, though what is too large is due, too", async (t) => {
+  const hours = new Hours(t, oneByOne(), 5_000_000);
+  await hours.start();
+  await hours.arrives("k.bin", 8_000_000, 30);
+  await hours.arrives("l.bin", 9_000_000, 20);
+  let isNew = false;
+  hours.other.before = (made) => {
+    if (made !== "read s.bin 131072" || hours.gave.length === 0 || isNew) return undefined;
+    isNew = true;
+    hours.skips(5 * minute);
+    hours.card.put("c.bin", randomBytes(1000), t0);
+    hours.card.changes$.next();
+    const { journal } = hours.engine;
+    return until(hours.bench, "c", () => journal.get("SELECT 1 FROM deliveries WHERE path = 'c.bin' AND state = 'done'") !== undefined);
+  };
+  await hours.arrives("s.bin", 4_900_000, 0, hours.other);
+  assert.ok(await hours.passes(60 * minute, () => hours.out.files.has("s.bin")), `held ${hours.held().join()}`);
+  const order = hours.out.calls.filter((call) => call.startsWith("commit "));
+  assert.deepEqual(order, ["commit c.bin", "commit s.bin"]);
+});
+
 test("what is there already says nothing of room: what gave waits all the same", async (t) => {
   const hours = new Hours(t, oneByOne(), 5_000_000);
   await hours.start();
@@ -192,6 +249,23 @@ for (const call of ["offset l.bin", "discard l.bin"])
     );
   });
 
+test("one of which its target cannot tell how much it has without the source, which is away, keeps no other from giving its room", async (t) => {
+  const hours = new Hours(t, oneByOne(), 6_000_000);
+  hours.out.compares = true;
+  await hours.start();
+  await hours.arrives("l.bin", 8_000_000, 30);
+  await hours.arrives("r.bin", 8_000_000, 10, hours.other);
+  await hours.passes(5 * minute);
+  hours.other.before = (made) => {
+    if (/^(open|read) r/.test(made)) throw new Fault("offline", "away");
+    return undefined;
+  };
+  hours.other.attach(false);
+  assert.ok(await hours.passes(30 * minute, () => hours.row("r.bin").state === "wanting"));
+  await hours.arrives("s.bin", 1_000_000, 50);
+  assert.ok(await hours.passes(60 * minute, () => hours.out.files.has("s.bin")), `held ${hours.held().join()}`);
+});
+
 test("another disk while room is given on the one before: what gave it goes at once", async (t) => {
   const hours = new Hours(t, oneByOne(), 5_000_000);
   await hours.start();
@@ -213,20 +287,3 @@ test("another disk while room is given on the one before: what gave it goes at o
     `${[...hours.out.files.keys()].join()}; l waits ${hours.waitsMs("l.bin") / 1000} s`,
   );
 });
-test("one of which its target cannot tell how much it has without the source, which is away, keeps no other from giving its room", async (t) => {
-  const hours = new Hours(t, oneByOne(), 6_000_000);
-  hours.out.compares = true;
-  await hours.start();
-  await hours.arrives("l.bin", 8_000_000, 30);
-  await hours.arrives("r.bin", 8_000_000, 10, hours.other);
-  await hours.passes(5 * minute);
-  hours.other.before = (made) => {
-    if (/^(open|read) r/.test(made)) throw new Fault("offline", "away");
-    return undefined;
-  };
-  hours.other.attach(false);
-  assert.ok(await hours.passes(30 * minute, () => hours.row("r.bin").state === "wanting"));
-  await hours.arrives("s.bin", 1_000_000, 50);
-  assert.ok(await hours.passes(60 * minute, () => hours.out.files.has("s.bin")), `held ${hours.held().join()}`);
-});
-
