@@ -36,7 +36,7 @@ import { addressText, isOwnUsb, placeOf } from "./address.js";
 import { Card, type Stay } from "./card.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
-import { isLastLog, listTree, noRoot, pathBytes, withSettled } from "./listing.js";
+import { besides, isLastLog, listTree, noRoot, pathBytes, withSettled } from "./listing.js";
 import { Neighbours, type Ourselves } from "./neighbours.js";
 import { Peer } from "./peer.js";
 import { Pilot } from "./pilot.js";
@@ -97,8 +97,10 @@ export class MavftpDevice implements Device, Source {
   readonly #card: Card;
   readonly #pilot: Pilot | undefined;
   readonly news?: (news: News) => void;
-  /** Files that were surely complete at the last listing. */
-  #complete: ReadonlySet<string> = new Set();
+  /** Files that were surely complete at the last listing, and their sizes. */
+  #complete: ReadonlyMap<string, number> = new Map();
+  /** What LASTLOG.TXT said, and the logs that there were beside that one. */
+  #lastLog: { readonly number: number; readonly beside: string } | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(options: MavftpOptions, context: PluginContext) {
@@ -198,8 +200,8 @@ export class MavftpDevice implements Device, Source {
       const found = listed.filter(({ path }) => !PARTIAL.test(path));
       return { entries: found, lastNumber: await this.#lastNumber(found, root, stay) };
     });
-    const told = withSettled(entries, this.#peer.armed !== false, lastNumber);
-    this.#complete = new Set(told.flatMap(({ path, settled }) => (settled === true ? [path] : [])));
+    const told = withSettled(entries, this.#peer.armed !== false, lastNumber, this.#complete);
+    this.#complete = new Map(told.flatMap(({ path, size, settled }) => (settled === true ? [[path, size]] : [])));
     yield* told;
   }
 
@@ -208,13 +210,17 @@ export class MavftpDevice implements Device, Source {
     return !this.#complete.has(path);
   }
 
-  /** What an ArduPilot says is its last log; undefined where it says nothing, or a file is being read. */
-  async #lastNumber(entries: readonly FileEntry[], root: string, { attachment, signal }: Stay): Promise<number | undefined> {
-    const file = entries.find(({ kind, path, size }) => kind === "file" && isLastLog(path) && size > 0 && size <= LASTLOG_BYTES);
-    if (file === undefined || this.#downloads.size > 0) return undefined;
+  /** What an ArduPilot says is its last log; undefined where it says nothing, "unread" where that could not be found out. While no other log has come or changed it is the same. */
+  async #lastNumber(entries: readonly FileEntry[], root: string, { attachment, signal }: Stay): Promise<number | "unread" | undefined> {
+    const file = entries.find(({ kind, path }) => kind === "file" && isLastLog(path));
+    if (file === undefined) return undefined;
+    if (file.size === 0 || file.size > LASTLOG_BYTES) return "unread";
+    const known = this.#lastLog;
+    if (known !== undefined && known.beside === besides(known.number, entries)) return known.number;
     const text = await this.#sessions.glance(attachment, pathBytes(root, file.path), file.size, signal);
     const number = Number.parseInt(text?.toString("latin1") ?? "", 10);
-    return Number.isNaN(number) ? undefined : number;
+    this.#lastLog = Number.isNaN(number) ? undefined : { number, beside: besides(number, entries) };
+    return this.#lastLog?.number ?? "unread";
   }
 
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {

@@ -1,6 +1,6 @@
 /** Listings in every dialect, trees, odd names, and what is said about a log's time and its being complete. */
 import assert from "node:assert/strict";
-import { mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault, isFault } from "../../core/errors.js";
@@ -9,7 +9,7 @@ import { Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_PX4 } from "../../mavlink/messages.js";
 import { Card } from "./card.js";
 import { entryOf, listDirectory, listTree, parseEntries, timeInPath, withSettled, type Ask } from "./listing.js";
-import { listAll, makeDevice, makeDir, makeLogs, makeRig, makeSim, never, readAll } from "./harness.test.js";
+import { eventually, listAll, makeDevice, makeDir, makeLogs, makeRig, makeSim, never, readAll } from "./harness.test.js";
 import type { Peer } from "./peer.js";
 import type { Reply } from "./requests.js";
 import type { Sessions } from "./session.js";
@@ -284,8 +284,60 @@ test("of numbered logs the newest is the one that LASTLOG.TXT names, else that o
   assert.deepEqual(open([...plain, log("LASTLOG.TXT")]), ["00000500.BIN", "LASTLOG.TXT"]);
 });
 
-for (const autopilot of ["ardupilot-4.6", "ardupilot-4.8"])
-  test(`${autopilot}: LASTLOG.TXT is looked into, unless a file is being read`, async (t) => {
+test("where LASTLOG.TXT could not be read, no numbered log is newly settled; that file itself never is: ArduPilot would begin at 1 without it", () => {
+  const log = (path: string, size: number): FileEntry => ({ path, kind: "file", size });
+  const entries = [log("00000001.BIN", 8), log("00000002.BIN", 9), log("00000500.BIN", 7), log("LASTLOG.TXT", 3), log("notes.txt", 1)];
+  const open = (complete?: ReadonlyMap<string, number>) =>
+    withSettled([...entries, log("zones.txt", 1)], false, "unread", complete)
+      .filter((entry) => entry.settled !== true)
+      .map((entry) => entry.path);
+  assert.deepEqual(open(), ["00000001.BIN", "00000002.BIN", "00000500.BIN", "LASTLOG.TXT", "zones.txt"]);
+  const known = new Map([
+    ["00000001.BIN", 8],
+    ["00000002.BIN", 5],
+  ]);
+  assert.deepEqual(open(known), ["00000002.BIN", "00000500.BIN", "LASTLOG.TXT", "zones.txt"]);
+});
+
+test("rows of logs are told also where the root is above their directory", () => {
+  const file = (path: string): FileEntry => ({ path, kind: "file", size: 1 });
+  const paths = ["log/2024-05-17/13_05_59.ulg", "log/2024-05-16/23_00_00.ulg", "log/sess002/log000.ulg", "parameters_backup.bson", "a.txt"];
+  const open = (them: string[]) =>
+    withSettled(them.map(file), false)
+      .filter((entry) => entry.settled !== true)
+      .map((entry) => entry.path);
+  assert.deepEqual(open(paths), ["log/2024-05-17/13_05_59.ulg", "log/sess002/log000.ulg", "parameters_backup.bson"]);
+  assert.deepEqual(open(["LOGS/00000001.BIN", "LOGS/00000002.BIN", "old/00000900.BIN"]), ["LOGS/00000002.BIN", "old/00000900.BIN"]);
+});
+
+for (const autopilot of ["ardupilot-4.6", "ardupilot-4.8"]) {
+  test(`${autopilot}: LASTLOG.TXT is looked into again once a log has come or changed beside the last, also while a file is being read`, async (t) => {
+    const { dir } = makeLogs(t, { "00000002.BIN": 20_000, "00000003.BIN": 10, "00000500.BIN": 500_000 });
+    const last = (number: number) => writeFileSync(join(dir, "LASTLOG.TXT"), `${number}\r\n`);
+    last(2);
+    const rig = await makeRig(t, { dir, autopilot, link: "uart:921600" });
+    const open = async () => (await listAll(rig.source)).filter(({ settled }) => settled !== true).map(({ path }) => path);
+    assert.deepEqual(await open(), ["00000002.BIN", "LASTLOG.TXT"]);
+    const entry = await rig.source.stat("00000500.BIN", never);
+    assert.ok(entry);
+    const reading = readAll(rig.source, entry);
+    await eventually(() => rig.sim.openSessions() === 1, "it is being read");
+    // Its log goes on.
+    appendFileSync(join(dir, "00000002.BIN"), "more");
+    assert.deepEqual(await open(), ["00000002.BIN", "LASTLOG.TXT"]);
+    assert.equal(rig.sim.stats.requests.OpenFileRO, 2, "nothing beside it has changed: it is the last still");
+    assert.ok(rig.source.mayGrow?.("00000002.BIN"));
+    // The next one takes the name of one of before.
+    writeFileSync(join(dir, "00000003.BIN"), "");
+    last(3);
+    assert.deepEqual(await open(), ["00000003.BIN", "LASTLOG.TXT"]);
+    assert.ok(rig.source.mayGrow?.("00000003.BIN"));
+    assert.ok(rig.source.mayGrow?.("00000002.BIN") === false);
+    assert.equal((await reading).length, 500_000);
+    assert.equal(rig.sim.stats.requests.OpenFileRO, 4, "the file that was read was closed for that, and opened again");
+  });
+
+  test(`${autopilot}: LASTLOG.TXT is looked into, and while a file is being read only if a log has changed`, async (t) => {
     const { dir } = makeLogs(t, { "00000001.BIN": 400_000, "00000002.BIN": 10, "00000500.BIN": 10 });
     writeFileSync(join(dir, "LASTLOG.TXT"), "2\r\n");
     const rig = await makeRig(t, { dir, autopilot, link: "usb" });
@@ -300,8 +352,9 @@ for (const autopilot of ["ardupilot-4.6", "ardupilot-4.8"])
     await rig.source.stat("00000001.BIN", never);
     await listAll(rig.source);
     await reading;
-    assert.equal(rig.sim.stats.requests.OpenFileRO, opened + 1, "what would be refused is not asked for");
+    assert.equal(rig.sim.stats.requests.OpenFileRO, opened + 1, "the reading is not interrupted for what is known");
   });
+}
 
 for (const autopilot of ["px4", "ardupilot-4.6"] as const)
   test(`${autopilot}: without its card nothing is said of a file; it is missing only where the root is there`, async (t) => {

@@ -6,6 +6,7 @@
  */
 import { Fault, isFault } from "../../core/errors.js";
 import { bytesFromName, isSafePath, nameFromBytes } from "../../core/names.js";
+import { parentOf } from "../../core/paths.js";
 import type { FileEntry } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
 import { Refused, refusal } from "./refusals.js";
@@ -218,8 +219,14 @@ export function timeInPath(path: string): number | undefined {
  * The entries with what is known of their being complete. Of each row of logs (dated directories, sessNNN, ArduPilot's numbers, others) the newest
  * may still be written: surely while armed; core finds out otherwise. The others are complete, once disarmed. The newest is the last by the order of
  * paths; of numbers `lastNumber`, which ArduPilot keeps in LASTLOG.TXT because they begin again at 1, else the one of the latest time, else the highest.
+ * "unread": any of them may be the newest, but those that are as they were when they were `complete`, by path and size.
  */
-export function withSettled(entries: readonly FileEntry[], armed: boolean, lastNumber?: number): FileEntry[] {
+export function withSettled(
+  entries: readonly FileEntry[],
+  armed: boolean,
+  lastNumber?: number | "unread",
+  complete: ReadonlyMap<string, number> = new Map(),
+): FileEntry[] {
   const newest = new Map<string, FileEntry>();
   for (const entry of entries) {
     const row = rowOf(entry.path);
@@ -230,11 +237,12 @@ export function withSettled(entries: readonly FileEntry[], armed: boolean, lastN
     if (entry.kind !== "file") return entry;
     const last = newest.get(rowOf(entry.path)) === entry;
     if (armed) return last ? { ...entry, settled: false } : entry;
-    return last ? entry : { ...entry, settled: true };
+    const unsure = lastNumber === "unread" && logNumber(entry.path) !== undefined ? complete.get(entry.path) !== entry.size : last;
+    return unsure ? entry : { ...entry, settled: true };
   });
 }
 
-function isNewer(a: FileEntry, b: FileEntry, lastNumber: number | undefined): boolean {
+function isNewer(a: FileEntry, b: FileEntry, lastNumber: number | "unread" | undefined): boolean {
   const [numberA, numberB] = [logNumber(a.path), logNumber(b.path)];
   if (numberA === undefined || numberB === undefined) return a.path > b.path;
   if (lastNumber !== undefined && (numberA === lastNumber) !== (numberB === lastNumber)) return numberA === lastNumber;
@@ -253,7 +261,17 @@ export function isLastLog(path: string): boolean {
   return /(?:^|\/)LASTLOG\.TXT$/i.test(path);
 }
 
+/** The numbered logs but that one, with what a listing tells of them. */
+export function besides(number: number, entries: readonly FileEntry[]): string {
+  const others = entries.filter(({ path }) => ![undefined, number].includes(logNumber(path)));
+  return others.map(({ path, size, modifiedMs }) => `${path} ${size} ${modifiedMs ?? ""}`).join("\n");
+}
+
+/** Those of one row are in one place, wherever below the root that is; without LASTLOG.TXT, which an ArduPilot keeps and writes anew, its numbers begin at 1. */
 function rowOf(path: string): string {
-  if (logNumber(path) !== undefined) return "numbered";
-  return /^\d{4}-\d\d-\d\d\//.test(path) ? "dated" : /^sess\d+\//.test(path) ? "sess" : "other";
+  if (isLastLog(path)) return path;
+  if (logNumber(path) !== undefined) return `numbered ${parentOf(path)}`;
+  const match = /(?:^|\/)(?:(\d{4}-\d\d-\d\d)|sess\d+)\//.exec(path);
+  if (match === null) return "other";
+  return `${match[1] === undefined ? "sess" : "dated"} ${path.slice(0, match.index)}`;
 }

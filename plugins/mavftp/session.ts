@@ -119,20 +119,23 @@ export class Sessions {
     }
   }
 
-  /** The first bytes of a small file, in one turn; undefined where a file is open, or it cannot be read. Throws like `ask`. */
+  /** The first bytes of a small file, once no other file of ours is open: one that is gives its session back for that. Undefined where it cannot be read. Throws like `ask`. */
   glance(attachment: Attachment, path: Buffer, bytes: number, signal: AbortSignal): Promise<Buffer | undefined> {
-    return this.turns.run(signal, async () => {
-      if (this.#left !== undefined || this.#busy.size > 0) return undefined;
-      const opened = await this.#ask(attachment, { opcode: Op.OpenFileRO, session: this.#ownId, data: path }, signal);
-      if (opened.nak !== undefined) return undefined;
-      this.#left = { session: opened.session, systemId: attachment.systemId, size: 0, taken: () => undefined };
-      this.#leftMs = Infinity;
-      try {
-        const read = await this.#ask(attachment, { opcode: Op.ReadFile, session: opened.session, size: bytes }, signal);
-        return read.nak === undefined ? read.data : undefined;
-      } finally {
-        await this.#terminate(this.#left);
-      }
+    return this.#files.run(signal, async () => {
+      await this.idle();
+      return this.turns.run(signal, async () => {
+        await this.#endLeft();
+        const opened = await this.#ask(attachment, { opcode: Op.OpenFileRO, session: this.#ownId, data: path }, signal);
+        if (opened.nak !== undefined) return undefined;
+        this.#left = { session: opened.session, systemId: attachment.systemId, size: 0, taken: () => undefined };
+        this.#leftMs = Infinity;
+        try {
+          const read = await this.#ask(attachment, { opcode: Op.ReadFile, session: opened.session, size: bytes }, signal);
+          return read.nak === undefined ? read.data : undefined;
+        } finally {
+          await this.#terminate(this.#left);
+        }
+      });
     });
   }
 
@@ -169,9 +172,7 @@ export class Sessions {
   }
 
   async #openInTurn(attachment: Attachment, path: Buffer, signal: AbortSignal, opcode: number): Promise<OpenedFile> {
-    // One that was left long ago is closed by now: what is open then is somebody else's.
-    if (this.#clock.monotonicMs() - this.#leftMs > PX4_IDLE_MS[1]) this.#left = undefined;
-    if (this.#left !== undefined) await this.#terminate(this.#left);
+    await this.#endLeft();
     const once = (): Promise<Reply> => this.#openOnce(attachment, path, signal, opcode);
     // Opening makes no file: FileExists is a PX4's refusal under a name that an errno of before has given it.
     const occupied = [...OCCUPIED, Nak.FileExists];
@@ -237,6 +238,12 @@ export class Sessions {
     const version = this.#peer.version;
     if (version === undefined) return PX4_IDLE_MS;
     return [PX4_IDLE_MS[version[0] > 1 || version[1] >= 18 ? 1 : 0]];
+  }
+
+  async #endLeft(): Promise<void> {
+    // One that was left long ago is closed by now: what is open then is somebody else's.
+    if (this.#clock.monotonicMs() - this.#leftMs > PX4_IDLE_MS[1]) this.#left = undefined;
+    if (this.#left !== undefined) await this.#terminate(this.#left);
   }
 
   async #terminate(file: OpenedFile): Promise<void> {

@@ -79,6 +79,31 @@ for (const { autopilot, logDir, old, open, next } of [
     );
   });
 
+test("ardupilot-4.6, whose numbers have begun again: the log that it keeps over flights is not deleted while another is read", async (t) => {
+  const world = new World(t);
+  const random = new Random(5);
+  const at = (name: string): string => world.path("card/APM/LOGS", name);
+  const logs = { "00000001.BIN": 60_000, "00000002.BIN": 60_000, "00000500.BIN": 2_000_000 };
+  for (const [name, size] of Object.entries(logs)) world.file(join("card/APM/LOGS", name), random.bytes(size));
+  world.file("card/APM/LOGS/LASTLOG.TXT", "2\r\n");
+  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: world.path("card"), autopilot: "ardupilot-4.6", link: "usb" });
+  t.after(() => sim.close());
+  world.mkdir("out");
+  const config = world.config({
+    devices: {
+      fc: { type: "mavftp", url: sim.clientUrl, write: true, settle: "1s", interval: "3s" },
+      out: { type: "local", dir: "out" },
+    },
+    routes: [{ from: "fc", to: ["out"], into: "", afterDelivery: "delete" }],
+  });
+  const daemon = new Program(["run", "--json", "--config", config]);
+  t.after(() => daemon.kill());
+  const gone = (name: string): boolean => !existsSync(at(name));
+  await until("what is complete to be deleted", () => gone("00000002.BIN") || (gone("00000001.BIN") && gone("00000500.BIN")), 120_000);
+  await until("the open log to arrive", () => existsSync(world.path("out/00000002.BIN")));
+  assert.ok(existsSync(at("00000002.BIN")), "the open log was deleted");
+});
+
 for (const [how, device] of [
   ["in place", {}],
   ["from the spool", { inPlace: false }],
