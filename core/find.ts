@@ -524,8 +524,10 @@ export class Finder {
   /** Whether a file is complete, as far as can be told. What is not is looked at again after `settle`. */
   #settled(entry: FileEntry): boolean {
     const settleMs = this.lane.config.settleMs;
-    if (entry.settled === true || (settleMs === 0 && entry.settled === undefined)) return true;
-    if (entry.settled === undefined && this.#decided.get(entry.path) === stampText(entry)) return true;
+    // A source may be wrong (a log before which an old clock has put another): what was longer when it was read is to stay the same first.
+    if (entry.settled === true && !this.lane.hasGrown(entry.path)) return true;
+    if (settleMs === 0 && entry.settled !== false) return true;
+    if (entry.settled !== false && this.#decided.get(entry.path) === stampText(entry)) return true;
     const now = this.engine.clock.monotonicMs();
     const before = this.#unsettled.get(entry.path);
     const same = before?.size === entry.size && before.modifiedMs === entry.modifiedMs;

@@ -212,6 +212,27 @@ test("a file that grew before its first byte was read goes out as it is then; on
   }
 });
 
+test("a file that its source takes for complete, and that is longer each time, is found anew once; then it waits until it stays the same", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.settles = true;
+  let bytes = randomBytes(1000);
+  card.before = (call) => {
+    if (/^(list|stat)/.test(call)) card.put("log.bin", (bytes = Buffer.concat([bytes, randomBytes(10)])), t0);
+    return undefined;
+  };
+  card.put("log.bin", bytes, t0);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { settleMs: 200 } });
+  await until(bench, "some listings", () => card.calls.filter((call) => call.startsWith("list")).length > 8);
+  const looks = card.calls.filter((call) => call.startsWith("stat")).length;
+  assert.ok(looks <= 2, `it was asked for ${looks} times`);
+  assert.ok(bench.states("out").length <= 2, `it was found ${bench.states("out").length} times`);
+  card.before = () => undefined;
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "it arrives", () => out.files.get("log.bin")?.bytes.equals(bytes) === true);
+});
+
 test("a version that was whole here but not delivered hands on what it would have replaced", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
