@@ -274,6 +274,8 @@ export class MavftpDevice implements Device, Source {
       // It covers the whole file, so one that has grown has another checksum than its first bytes.
       if (now.size !== entry.size || this.#peer.armed !== false) return undefined;
       const crc = await card.checksum(stay, entry.path, entry.size);
+      // It is read to the end that it has by then, which takes seconds.
+      if (this.mayGrow(entry.path) && ((await this.#stat(stay, entry.path))?.size ?? entry.size) !== entry.size) return undefined;
       return crc === undefined ? undefined : `crc32-mavlink:${crc.toString(16).padStart(8, "0")}`;
     });
   }

@@ -1,10 +1,11 @@
 /** Files come whole, byte for byte: over each transport, from any offset, through faults drawn from seeds, and through what changes underneath. */
 import assert from "node:assert/strict";
-import { appendFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { appendFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Digester } from "../../core/digest.js";
 import { isFault } from "../../core/errors.js";
+import { Op } from "../../mavlink/ftp.js";
 import { freePort } from "../../test/conformance/ftp-servers.js";
 import { Program } from "../../test/faults/process.js";
 import {
@@ -229,6 +230,21 @@ test("the autopilot's own checksum is that of the bytes, and is left out where i
   appendFileSync(join(dir, "b.ulg"), "x");
   assert.equal(await rig.source.digest?.(b, "crc32-mavlink", never), undefined, "it has grown");
 });
+
+for (const autopilot of ["px4", "ardupilot-4.6"])
+  test(`${autopilot}: a checksum over a file that grew meanwhile says nothing of its beginning`, async (t) => {
+    const { dir } = makeLogs(t, { "a.bin": 50_000 });
+    const trace = (line: string): void => {
+      const [, way, opcode] = line.startsWith("[") ? (JSON.parse(line) as unknown[]) : [];
+      // Both read on to the end that it has by then.
+      if (way === ">" && opcode === Op.CalcFileCRC32) appendFileSync(join(dir, "a.bin"), "more");
+    };
+    const { source } = await makeRig(t, { dir, autopilot, trace });
+    const [entry] = await listAll(source);
+    assert.ok(entry);
+    assert.equal(await source.digest?.(entry, "crc32-mavlink", never), undefined);
+    assert.equal(statSync(join(dir, "a.bin")).size, 50_004);
+  });
 
 test("an autopilot that knows no checksums is not asked for them again, and what is read is proved otherwise", async (t) => {
   const { dir, content } = makeLogs(t, { "a.ulg": 2000 });
