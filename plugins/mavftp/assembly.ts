@@ -73,6 +73,11 @@ export class Assembly {
       this.#give((Math.floor(this.handed / BLOCK_BYTES) + 1) * BLOCK_BYTES);
   }
 
+  /** What lies behind a gap is asked for again. */
+  forgetAhead(): void {
+    this.#ahead.length = 0;
+  }
+
   /** Hands on all that is whole, though its block is not full. */
   flush(): void {
     if (this.handed < this.whole) this.#give(this.whole);

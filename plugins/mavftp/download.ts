@@ -9,13 +9,13 @@
 import { Readable } from "node:stream";
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { joinSignals } from "../../core/signals.js";
-import { Op } from "../../mavlink/ftp.js";
+import { FTP_DATA_MAX, Op } from "../../mavlink/ftp.js";
 import { Assembly } from "./assembly.js";
 import type { Peer } from "./peer.js";
 import type { RateCap } from "./rate.js";
 import { EndedEarly, SessionLost, type Reading } from "./reading.js";
 import type { Requests } from "./requests.js";
-import { Samples } from "./samples.js";
+import { Samples, type Sample } from "./samples.js";
 import type { OpenedFile, Sessions } from "./session.js";
 
 export interface Wanted {
@@ -108,7 +108,9 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
     else if (over !== undefined) stream.push(null);
   }
   const samples = tools.samples === undefined ? undefined : new Samples(tools.samples);
+  let last: Buffer = Buffer.alloc(0);
   const assembly = new Assembly(wanted.offset, (bytes) => {
+    last = Buffer.concat([last, bytes.subarray(-FTP_DATA_MAX)]).subarray(-FTP_DATA_MAX);
     samples?.take(assembly.handed - bytes.length, bytes);
     held.push(bytes);
     heldBytes += bytes.length;
@@ -171,8 +173,10 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       await untilHungry();
       await rate.ready(joined.signal);
       const open: OpenedFile = file ?? (await openFile());
+      const anew = file === undefined;
       file = open;
       try {
+        if (anew) await compareLast(open);
         await sessions.turns.run(joined.signal, () => readSome(open));
       } catch (error) {
         if (!(error instanceof SessionLost)) throw error;
@@ -193,10 +197,20 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       // What is whole goes on its way when the turn ends, full block or not.
       if (assembly.whole > assembly.handed) assembly.flush();
     }
-    if (samples !== undefined && file !== undefined) await compare(file, samples);
+    if (samples !== undefined && file !== undefined) await compare(file, samples.kept);
   }
 
-  async function compare(open: OpenedFile, { kept }: Samples): Promise<void> {
+  /**
+   * The session that is over may have been another program's in the end: on a PX4 all have the same number, so one that ends ours and opens a file gets what we ask for
+   * answered from that, and a router may keep from us what it is told. Then what came last is not ours.
+   */
+  async function compareLast(open: OpenedFile): Promise<void> {
+    assembly.flush();
+    assembly.forgetAhead();
+    if (last.length > 0) await compare(open, [{ offset: assembly.handed - last.length, bytes: last }]);
+  }
+
+  async function compare(open: OpenedFile, kept: readonly Sample[]): Promise<void> {
     for (const { offset, bytes } of kept) {
       const request = { opcode: Op.ReadFile, session: open.session, offset, size: bytes.length };
       const reply = await sessions.turns.run(joined.signal, () => requests.ask(request, open.systemId, joined.signal));

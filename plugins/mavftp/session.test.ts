@@ -1,6 +1,6 @@
 /** The autopilot's one file session: never left open, given back when the vehicle arms, waited for when another has it, and found again after a loss. */
 import assert from "node:assert/strict";
-import { connect, type Socket } from "node:net";
+import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
 import { isFault } from "../../core/errors.js";
@@ -419,6 +419,52 @@ test("on a link of our own it is reset at once", async (t) => {
   await other.ask(Op.OpenFileRO, "/a.ulg");
   assert.ok((await readAll(rig.source, entry)).equals(content.get("a.ulg") as Buffer));
   assert.equal(rig.sim.stats.requests.ResetSessions, 1);
+});
+
+/** A router: what is addressed to others than us does not come through. Where it is called. */
+async function router(t: TestContext, port: number): Promise<string> {
+  const server = createServer((client) => {
+    const vehicle = connect(port, "127.0.0.1");
+    const ends = [client, vehicle];
+    for (const end of ends) end.on("error", () => undefined).on("close", () => ends.forEach((each) => each.destroy()));
+    client.pipe(vehicle);
+    const writer = new FrameWriter(1, 1);
+    const parser = new FrameParser(({ messageId, payload }) => {
+      if (messageId !== FILE_TRANSFER_PROTOCOL || payload[1] === 1) client.write(writer.encode(messageId, payload));
+    });
+    vehicle.on("data", (chunk) => parser.push(chunk));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  return `tcpout://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+test("a PX4 behind a router: bytes of a program that had our session unseen for a while are noticed once it is lost", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 300_000, "b.ulg": 300_000 });
+  const sim = await makeSim(t, { dir, link: "usb" });
+  const port = Number(sim.url.split(":").at(-1));
+  const url = await router(t, port);
+  // As of a log that is too long for a checksum.
+  const rig = makeDevice(t, { url, root: "/", crcMaxSize: "1kB" }, undefined, { maxRate: 60_000 });
+  await rig.attached();
+  const [entry] = await listAll(rig.source);
+  assert.ok(entry);
+  const other = await intruder(t, port);
+  const parts: Buffer[] = [];
+  // The samples are of its first blocks.
+  t.mock.method(Math, "random", () => 0.999_999);
+  const stream = await rig.source.open(entry, 0, never);
+  const over = new Promise<unknown>((resolve) => stream.once("error", resolve).once("end", () => resolve("whole")));
+  stream.on("data", (part: Buffer) => parts.push(part));
+  await eventually(() => Buffer.concat(parts).length > 200_000, "bytes come");
+  other.tell([Op.ResetSessions, ""], [Op.OpenFileRO, "/b.ulg"]);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  other.tell([Op.TerminateSession, ""]);
+  const fault = await over;
+  const had = Buffer.concat(parts);
+  // Where one of our reads came in between, the session was lost at once.
+  if (fault === "whole") assert.ok(had.equals(content.get("a.ulg") as Buffer), "of another file");
+  else assert.ok(isFault(fault, "mismatch"), String(fault));
 });
 
 test("a program that takes our session gets it; we never take its bytes for ours", async (t) => {
