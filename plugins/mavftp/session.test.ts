@@ -263,8 +263,8 @@ test("a file that ends early because its session reads another's is opened anew,
   };
   assert.ok((await read(rig.source, entry)).equals(content.get("a.ulg") as Buffer));
   assert.equal(rig.sim.stats.requests.OpenFileRO, 2);
-  // What came last is read once more in between.
-  const again = await makeRig(t, { dir, autopilot: "mavsdk", link: "usb", faults: { nak: `${early(50)},${early(54)}` } });
+  const always = Array.from({ length: 16 }, (_, n) => `6@read:${50 + n}`).join(",");
+  const again = await makeRig(t, { dir, autopilot: "mavsdk", link: "usb", faults: { nak: always } });
   await assert.rejects(read(again.source, await only(again)), (e) => isFault(e, "changed"));
 });
 
