@@ -8,6 +8,7 @@
 import { spawn } from "node:child_process";
 import { close, constants, existsSync, lstatSync, open, symlinkSync, unlinkSync } from "node:fs";
 import { promisify } from "node:util";
+import { isBack } from "./pulled.js";
 import type { Accept, Transport } from "./transport.js";
 
 /** One terminal with its device; gone after `end`. */
@@ -49,11 +50,11 @@ export async function openPty(first: string, accept: Accept): Promise<Transport>
         terminal?.write(bytes);
       });
     },
-    async drop(forMs, at) {
+    async drop(pulled, at) {
       await end();
       path = at ?? path;
       removeLink(path);
-      await new Promise((resolve) => setTimeout(resolve, forMs));
+      await isBack(pulled);
       if (!stopped) terminal = await makeTerminal(path, accept());
     },
     async close() {

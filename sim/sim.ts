@@ -20,6 +20,7 @@ import { seeded } from "./random.js";
 import { replayOf } from "./replay.js";
 import { Script } from "./script.js";
 import { emptyStats, type SimStats } from "./stats.js";
+import type { Pulled } from "./pulled.js";
 import { openTransport, type Transport } from "./transport.js";
 import { Vehicle } from "./vehicle.js";
 import { linkModel, waysOf } from "./wire.js";
@@ -77,8 +78,8 @@ export interface Sim {
   openSessions(): number;
   /** Arms or disarms, and says so at once. */
   setArmed(armed: boolean): void;
-  /** Cuts every client off for `forMs` (default 0): the cable is pulled and put back; `at`: a pseudo-terminal comes back at that path. */
-  dropLink(forMs?: number, at?: string): Promise<void>;
+  /** Cuts every client off for so long (default 0): the cable is pulled and put back; `at`: a pseudo-terminal comes back at that path. */
+  dropLink(pulled?: Pulled, at?: string): Promise<void>;
   /** Power off and on: sessions and what is on its way are gone, and nothing is said for `forMs` (default 500). */
   reboot(forMs?: number): void;
   /** The card does not answer for so long. */
@@ -392,7 +393,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     },
     openSessions: () => ftp?.openSessions() ?? 0,
     setArmed,
-    dropLink: (forMs = 0, at) => opened.drop(forMs, at),
+    dropLink: (pulled = 0, at) => opened.drop(pulled, at),
     reboot,
     pause: (ms) => ftp?.pause(ms),
     load: (how = {}) => (ftp === undefined ? Promise.reject(new Error("no FTP server answers here")) : ftp.load(how)),

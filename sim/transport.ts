@@ -6,6 +6,7 @@ import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { openPty } from "./pty.js";
+import { isBack, type Pulled } from "./pulled.js";
 
 export interface Transport {
   /** Where it listens, with the real port. */
@@ -13,8 +14,8 @@ export interface Transport {
   /** The `url` that a mavftp device uses to reach it. */
   readonly clientUrl: string;
   write(frame: Buffer): void;
-  /** Cuts every client off, and lets none in for `forMs`: the cable is pulled. A pseudo-terminal comes back at the path `at`, where one is given. */
-  drop(forMs: number, at?: string): Promise<void>;
+  /** Cuts every client off, and lets none in for so long: the cable is pulled. A pseudo-terminal comes back at the path `at`, where one is given. */
+  drop(pulled: Pulled, at?: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -67,9 +68,9 @@ async function openTcp(host: string, port: number, accept: Accept): Promise<Tran
   serve();
   let stopped = false;
   let lastDrop = Promise.resolve();
-  async function drop(forMs: number): Promise<void> {
+  async function drop(pulled: Pulled): Promise<void> {
     await shut();
-    await new Promise((resolve) => setTimeout(resolve, forMs));
+    await isBack(pulled);
     if (stopped) return;
     server = await listenTcp(address.address, address.port);
     serve();
@@ -82,9 +83,9 @@ async function openTcp(host: string, port: number, accept: Accept): Promise<Tran
       batch.push(frame);
       if (batch.length === 1) queueMicrotask(flush);
     },
-    drop(forMs) {
+    drop(pulled) {
       // One after the other: the port cannot be opened twice.
-      lastDrop = lastDrop.then(() => drop(forMs));
+      lastDrop = lastDrop.then(() => drop(pulled));
       return lastDrop;
     },
     async close() {
@@ -137,10 +138,10 @@ async function openUdp(kind: "udpin" | "udpout", host: string, port: number, acc
         else socket.send(frame, client.port, client.address);
       }
     },
-    async drop(forMs) {
+    async drop(pulled) {
       dropped = true;
       clients.clear();
-      await new Promise((resolve) => setTimeout(resolve, forMs));
+      await isBack(pulled);
       dropped = false;
     },
     async close() {

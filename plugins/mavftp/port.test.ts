@@ -106,9 +106,11 @@ test("a serial port that is pulled is missing, and found again", async (t) => {
   const device = makeDevice(t, { url: sim.clientUrl, root: "/" });
   await device.attached();
   const from = device.states.length;
-  const back = sim.dropLink(1000);
+  let plug = (): void => undefined;
+  const back = sim.dropLink(new Promise<void>((resolve) => (plug = resolve)));
   await device.until((p) => p.state === "detached", 5000, from);
   await device.until((p) => p.reason?.includes("is missing") === true, 5000, from);
+  plug();
   await back;
   await device.until((p) => p.state === "attached", 8000, from);
 });
