@@ -31,6 +31,8 @@ const longestLeftMs = 24 * 3600_000;
 
 /** A clock that is put right by less was not wrong. */
 const stepMs = 60_000;
+/** A source's clock that went further than ours by more was set. */
+const setMs = 2000;
 
 /** When each `since: install` route ran first; `fresh`: those whose first listing is this one. `trusted`: the time is known now. */
 interface Starts {
@@ -83,6 +85,10 @@ export class Finder {
   #looking = false;
   /** When the listing began that runs, or ran last. */
   #beganMs = 0;
+  /** What the source's own clock said last, and when. */
+  #clock: { readonly sourceMs: number; readonly atMs: number } | undefined;
+  /** When it was seen to have been set. */
+  #setAtMs = -Infinity;
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
   readonly #missing: Missing;
@@ -209,6 +215,8 @@ export class Finder {
       }
     const considering = new Considering(engine, lane);
     this.#beganMs = engine.clock.monotonicMs();
+    // Also where nothing waits: what comes next may have been written before it is set.
+    this.#sourceNow();
     const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
@@ -534,7 +542,7 @@ export class Finder {
     if (before === undefined || !same)
       this.#unsettled.set(entry.path, { size: entry.size, modifiedMs: entry.modifiedMs, sinceMs: now, written: entry.settled === false });
     if (entry.settled === false) return false;
-    const sourceNow = this.#source.now?.();
+    const sourceNow = this.#sourceNow();
     if (
       sourceNow !== undefined &&
       entry.modifiedMs !== undefined &&
@@ -545,6 +553,17 @@ export class Finder {
       return true;
     }
     return same && now - before.sinceMs >= settleMs;
+  }
+
+  /** The source's own clock; undefined so long after it was set (by NTP, on a Pi without a battery) as what was written right before that, and is perhaps not complete, seems to be old. */
+  #sourceNow(): number | undefined {
+    const sourceMs = this.#source.now?.();
+    if (sourceMs === undefined) return undefined;
+    const atMs = this.engine.clock.monotonicMs();
+    const before = this.#clock;
+    this.#clock = { sourceMs, atMs };
+    if (before !== undefined && sourceMs - before.sourceMs - (atMs - before.atMs) > setMs) this.#setAtMs = atMs;
+    return atMs - this.#setAtMs < this.lane.config.settleMs ? undefined : sourceMs;
   }
 
   #tellOnce(path: string, reason: string): void {

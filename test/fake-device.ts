@@ -79,6 +79,8 @@ export class FakeDevice {
   timeless = false;
   /** Its listings say of files that they are complete. */
   settles = true;
+  /** What its own clock says as a source, where it can be asked. */
+  clock: (() => number) | undefined;
   /** What its listings name beside its files. */
   besides: readonly FileEntry[] = [];
   besidesFirst = false;
@@ -179,6 +181,7 @@ export class FakeDevice {
         ...(features.doubtedBytes === undefined ? {} : { doubtedBytes: features.doubtedBytes }),
       },
       changes$: this.changes$,
+      ...(this.clock === undefined ? {} : { now: this.clock }),
       list: (signal) => this.#list(signal),
       stat: async (path, signal) => {
         await this.call(`stat ${path}`, signal);

@@ -503,3 +503,37 @@ test("what is here of a file that grows is gone on with after a power cut, also 
   await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
   assert.ok(card.calls.includes("open a 20480"), card.calls.join());
 });
+
+test("a source whose clock is set while a file is written: that is not complete because its time is long ago by then", async (t) => {
+  const bench = new Bench(t);
+  const box = new FakeDevice("box", { inPlace: true, tree: true });
+  const out = new FakeDevice("out");
+  // A Pi without a clock battery, before NTP has answered.
+  let aheadMs = 0;
+  box.settles = false;
+  box.clock = () => t0 + performance.now() + aheadMs;
+  box.put("old.bin", "of the flight before", t0 - 86_400_000);
+  const settleMs = 500;
+  let [writtenMs, leftMs] = [0, Infinity];
+  const write = (text: string) => {
+    [writtenMs, leftMs] = [performance.now(), Infinity];
+    box.put("log.bin", text, box.clock?.());
+  };
+  write("begun");
+  const waited: number[] = [];
+  box.before = (call) => {
+    if (call === "remove log.bin") waited.push((leftMs = performance.now()) - writtenMs);
+    return undefined;
+  };
+  const routes = [{ from: "box", to: ["out"], afterDelivery: "delete" }] as const;
+  await bench.start({ sources: [box], targets: [out] }, routes, { device: { settleMs } });
+  await until(bench, "what is old needs not to settle", () => out.files.has("old.bin"));
+  for (const text of ["begun, and more", "begun, and more, and yet more"]) {
+    write(text);
+    aheadMs += 3_600_000;
+    box.changes$.next();
+    await new Promise((resolve) => setTimeout(resolve, settleMs / 4));
+  }
+  await until(bench, "it is delivered, and deleted", () => leftMs < Infinity);
+  assert.ok(Math.min(...waited) >= settleMs, `taken away so many ms after it was written: ${waited.map(Math.round).join(", ")}`);
+});
