@@ -96,7 +96,7 @@ export class DiskDevice implements Device, Disks {
     this.#known = new Media(context.stateDir, (text) => context.say("warn", text));
     this.#own = new OwnMounts(context.stateDir);
     this.#onSafe = new OnSafe(options.onSafe, context, machine.run);
-    this.source = new DiskSource(this, this.#changes$);
+    this.source = new DiskSource(this, this.#changes$, options.gadget);
     this.target = new DiskTarget(this);
     this.tree = new DiskTree(this);
     this.presence$ = new Observable((subscriber) => {

@@ -8,6 +8,6 @@ import { DiskSource } from "./source.js";
 test("what came right before a pull is doubted: below FUSE it may be zeros, as much as was read ahead and one piece", () => {
   const readAhead = 128 * 1024;
   const piece = 512 * 1024;
-  const { doubtedBytes = 0 } = new DiskSource({} as Disks, EMPTY).features;
+  const { doubtedBytes = 0 } = new DiskSource({} as Disks, EMPTY, false).features;
   assert.ok(doubtedBytes >= readAhead + piece);
 });

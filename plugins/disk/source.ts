@@ -25,10 +25,16 @@ export class DiskSource implements Source {
     doubtedBytes: 2 ** 20,
   };
 
+  readonly now?: () => number;
+
+  /** `gadget`: who writes there has a clock of its own, which nobody can ask. */
   constructor(
     readonly disks: Disks,
     readonly changes$: Observable<void>,
-  ) {}
+    gadget: boolean,
+  ) {
+    if (!gadget) this.now = () => Date.now();
+  }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {
     for (const medium of await this.disks.toList(signal)) yield* this.#listOne(medium, signal, options);
@@ -70,10 +76,6 @@ export class DiskSource implements Source {
     const there = { ...entry, path: this.disks.pathOf(medium, entry.path), medium: medium.id };
     // Nobody else can write on it.
     return entry.kind === "file" && this.disks.alone(medium) ? { ...there, settled: true } : there;
-  }
-
-  now(): number {
-    return Date.now();
   }
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {

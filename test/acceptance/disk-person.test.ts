@@ -283,6 +283,25 @@ test("a gadget: nothing is said of pulling it before its files are here", async 
   assert.ok(here !== -1 && here < said, program.events.map(({ message }) => message).join("\n"));
 });
 
+test("a gadget whose clock is behind: what it may be writing has to settle, however old it seems", async (t) => {
+  const it = await begun(t);
+  if (it === undefined) return;
+  const { lab, world } = it;
+  const card = await lab.make("card", { fs: "ext4", mib: 16, files: { "a.mp4": "the beginning of a" } });
+  await lab.exec("debugfs", ["-w", "-R", "set_inode_field /a.mp4 mtime 201601010000", card.image]);
+  const settleMs = 3000;
+  const config = world.config({
+    devices: { cam: { type: "disk", uuid: card.uuid, gadget: true, settle: `${settleMs}ms` }, out },
+    routes: [{ from: "cam", to: ["out"] }],
+  });
+  const program = daemonIn(t, lab, config);
+  const beganMs = performance.now();
+  await lab.plug(card);
+  await program.until(({ what }) => what === "found", "that it is found");
+  const afterMs = performance.now() - beganMs;
+  assert.ok(afterMs >= settleMs, `taken for complete after ${Math.round(afterMs)} ms`);
+});
+
 test("a route that writes on a disk comes while that is read: it is mounted for writing once that has ended", async (t) => {
   const it = await begun(t);
   if (it === undefined) return;
