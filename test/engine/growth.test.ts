@@ -537,3 +537,27 @@ test("a source whose clock is set while a file is written: that is not complete 
   await until(bench, "it is delivered, and deleted", () => leftMs < Infinity);
   assert.ok(Math.min(...waited) >= settleMs, `taken away so many ms after it was written: ${waited.map(Math.round).join(", ")}`);
 });
+
+for (const medium of [undefined, "card-1"])
+  test(`a file that grew, and of which another byte is another too, is not deleted for the receipt of what was put together of both (${medium ?? "no medium"})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const out = new FakeDevice("out");
+    if (medium !== undefined) card.insert(medium);
+    card.put("a.bin", likeOthers(1), t0);
+    out.attach(false);
+    const routes = [{ from: "card", to: ["out"], afterDelivery: "delete" }] as const;
+    // As a card: it is listed when it is plugged in, and not again by itself.
+    await bench.start({ sources: [card], targets: [out] }, routes, { device: { intervalMs: Infinity } });
+    await until(bench, "the first is here", () => bench.states("out")[0] === "ready");
+    const last = Buffer.concat([likeOthers(2), randomBytes(1000)]);
+    card.put("a.bin", last, t0 + 60_000);
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "the longer is here", () => bench.events.filter(({ what }) => what === "pulled").length === 2);
+    out.attach(true);
+    await until(bench, "deleted", () => !card.files.has("a.bin"));
+    assert.ok(
+      [...out.files.values()].some(({ bytes }) => bytes.equals(last)),
+      "what was deleted has arrived",
+    );
+  });

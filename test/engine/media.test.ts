@@ -304,3 +304,30 @@ test("bytes that came right before a break are read again where they are in doub
   const at = Number(/goes on at byte (\d+)/.exec(bench.events.find(({ what }) => what === "resumed")?.message ?? "")?.[1]);
   assert.ok(at > 2_000_000 && at <= 5_700_000, `it went on at ${at}`);
 });
+
+test("a card comes back with another content of the same size and time: it is fetched once that is seen, and before it may be pulled", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  out.attach(false);
+  card.insert("card-1", new Map([["a.bin", { bytes: Buffer.from("before"), modifiedMs: t0 }]]));
+  const routes = [{ from: "card", to: ["out"], afterDelivery: "delete" }] as const;
+  // It is listed when it is plugged in, and not again by itself.
+  await bench.start({ sources: [card], targets: [out] }, routes, { device: { intervalMs: Infinity } });
+  await until(bench, "it is here, and it may be pulled", () => bench.states("out")[0] === "ready" && card.rests > 0);
+  card.insert(undefined);
+  await until(bench, "it is out", () => bench.events.some(({ what }) => what === "detached"));
+  card.insert("card-1", new Map([["a.bin", { bytes: Buffer.from("behind"), modifiedMs: t0 }]]));
+  let arrived: readonly string[] | undefined;
+  const seen = () => [...out.files.values()].map(({ bytes }) => bytes.toString()).sort();
+  await until(bench, "it may be pulled", () => card.rests > 1);
+  out.attach(true);
+  await until(bench, "it is seen to be another", () => bench.events.some(({ message }) => message.includes("another content")));
+  const before = card.rests;
+  await until(bench, "it may be pulled", () => {
+    if (card.rests > before) arrived ??= seen();
+    return arrived !== undefined;
+  });
+  await until(bench, "it is deleted", () => card.files.size === 0);
+  assert.deepEqual(seen(), ["before", "behind"]);
+});
