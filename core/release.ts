@@ -10,12 +10,15 @@ import { digestsOf } from "./digest.js";
 import { filter, merge, type Observable } from "./rxjs.js";
 import { namesIn } from "./config.js";
 import { type Engine, nameOf } from "./engine.js";
+import { entriesIfAny } from "./entries.js";
 import { Fault, isFault } from "./errors.js";
+import { folded } from "./folded.js";
 import { isConsidered, unreadAt } from "./considered.js";
 import { heldNow } from "./limits.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { otherName } from "./names.js";
+import { parentOf } from "./paths.js";
 import { digestAtSource } from "./read-again.js";
 import {
   deliveredDigest,
@@ -40,6 +43,13 @@ const longestMs = 3_600_000;
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
   const known = new Set<string>();
   // A route or target that is new may want the file too.
+  /** When its archive was found to be spelled as the configuration does. */
+  let spelledIn: string | undefined;
+  const expectSpelled = async (signal: AbortSignal) => {
+    const { epoch = "" } = lane.state;
+    if (spelledIn !== epoch) await expectArchive(lane, signal);
+    spelledIn = epoch;
+  };
   const isKnown = (medium: string) => {
     if (!known.has(medium) && isConsidered(engine, lane.name, medium)) known.add(medium);
     return known.has(medium);
@@ -57,7 +67,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
     run: async (version, signal) => {
       let acts = false;
       try {
-        const outcome = await release(engine, lane, version, signal, () => (acts = true));
+        const outcome = await release(engine, lane, version, signal, expectSpelled, () => (acts = true));
         const what = outcome instanceof Kept ? outcome.why : outcome;
         engine.queue.left.set(version.id, { source: lane.name, atMs: engine.clock.monotonicMs() });
         // Not waited for: what a power cut takes of it is found out anew.
@@ -262,8 +272,31 @@ export function weaklyProved(version: VersionRow, receipts: readonly StoredRecei
   return `${weak.to} could only ${weak.proof === "answer" ? "say that it took it" : "prove its size"} (another "verify" at ${weak.to}, such as "readback", proves what is sent from then on; "trustSize": true on the route would accept that)`;
 }
 
+/** Where names in another case are the same (FAT, exFAT, NTFS, Windows) the archive may be there in another spelling: a listing would find all in it, to be archived once more. Throws "denied". */
+async function expectArchive({ device: { tree }, config, name }: Lane, signal: AbortSignal): Promise<void> {
+  for (let path = archiveOf(config); tree !== undefined && path !== ""; path = parentOf(path)) {
+    if ((await tree.stat(path, signal)) === undefined) continue;
+    const there = (await entriesIfAny(tree, parentOf(path), signal)).map((entry) => entry.path);
+    if (there.includes(path)) continue;
+    const other = there.find((it) => folded(it, "case") === folded(path, "case")) ?? "otherwise";
+    throw new Fault(
+      "denied",
+      `its archive ${path} is there as ${other}, and what is in it would be found as new: rename that, or say so in "archiveDir" of ${name}`,
+    );
+  }
+}
+
+const archiveOf = ({ archiveDir = "archive" }: Lane["config"]): string => archiveDir;
+
 /** Does what the route says; one line on what was done, or why nothing ever will be. `acts` is called before that. Throws the source's Fault. */
-async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal, acts: () => void): Promise<string | Kept> {
+async function release(
+  engine: Engine,
+  lane: Lane,
+  version: VersionRow,
+  signal: AbortSignal,
+  expectSpelled: (signal: AbortSignal) => Promise<void>,
+  acts: () => void,
+): Promise<string | Kept> {
   // What is at its place by now is found, and acted on, by itself, whatever it looks like.
   if (version.state === "gone") return leftItsPlace.gone;
   if (engine.queue.latest(lane.name, version)?.id !== version.id) return another;
@@ -302,13 +335,14 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
       });
       return `kept: ${other}`;
     }
+    if (version.after === "archive") await expectSpelled(signal);
     acts();
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);
       return leftItsPlace.deleted;
     }
     const slot = receipts.find(({ archive }) => archive !== undefined)?.archive;
-    const archived = [lane.config.archiveDir ?? "archive", ...(slot === undefined ? [] : [slot]), version.path].join("/");
+    const archived = [archiveOf(lane.config), ...(slot === undefined ? [] : [slot]), version.path].join("/");
     const other = delivered === undefined ? undefined : otherName(archived, delivered);
     for (const to of [archived, ...(other === undefined ? [] : [other])])
       try {

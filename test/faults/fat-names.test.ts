@@ -91,6 +91,45 @@ test("names that differ only in case, delivered to an exFAT at once: none takes 
   assert.deepEqual(contents("in"), []);
 });
 
+test("an archive that is spelled in another case on an exFAT: what is in it is not found as new, and archived, again and again", async (t) => {
+  const mounted: string[] = [];
+  // Before the world is taken away.
+  t.after(() => mounted.forEach(unmount));
+  const world = new World(t);
+  const card = world.mkdir("card");
+  const why = mountExfat(world.path("image"), card);
+  if (why !== undefined) {
+    t.skip(why);
+    return;
+  }
+  mounted.push(card);
+  world.mkdir("card/Archive");
+  world.file("card/a.bin", "content of a");
+  world.mkdir("out");
+  const start = (archiveDir: string) => {
+    const config = world.config({
+      devices: { card: { type: "local", dir: "card", archiveDir, settle: "0s", interval: "1s" }, out: { type: "local", dir: "out" } },
+      routes: [{ from: "card", to: ["out"], into: "", afterDelivery: "archive" }],
+    });
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    return program;
+  };
+  const program = start("archive");
+  await program.until(({ what }) => what === "again" || what === "released", "that it is archived, or not");
+  assert.match(program.events.map(({ message }) => message).join("\n"), /its archive archive is there as Archive/);
+  program.signal("SIGTERM");
+  await program.exited;
+  const other = start("Archive");
+  await until("that it is archived", () => existsSync(world.path("card/Archive/a.bin")));
+  world.file("card/b.bin", "content of b");
+  await until("that the next is archived", () => existsSync(world.path("card/Archive/b.bin")));
+  other.signal("SIGTERM");
+  await other.exited;
+  assert.deepEqual([...treeOf(world.path("out")).keys()], ["a.bin", "b.bin"]);
+  assert.deepEqual([...treeOf(card).keys()], ["Archive/a.bin", "Archive/b.bin"]);
+});
+
 // More than the 16 MiB of the reserve.
 const limited = spawnSync("prlimit", ["--fsize=20000000", "true"]).status === 0;
 
