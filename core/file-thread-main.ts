@@ -4,9 +4,8 @@ import { closeSync, fstatSync, lstatSync, openSync, readdirSync, readSync } from
 import { parentPort } from "node:worker_threads";
 import { Fault, faultOfErrno, isFault } from "./errors.js";
 import { ahead, type Asked, type Told } from "./file-thread.js";
-import { nameFromBytes } from "./names.js";
 import type { FileEntry } from "./plugin.js";
-import { entryInstead, entryOf, kindOf, openFlags, otherThan, type Within, withinAtSync } from "./stat.js";
+import { entryInstead, entryOf, kindOf, nameless, openFlags, otherThan, pathIn, type Within, withinAtSync } from "./stat.js";
 
 const chunkBytes = 512 * 1024;
 /** Not more than this is looked at before others get their turn. */
@@ -190,6 +189,7 @@ interface Proof {
 class List implements Job {
   #names: Buffer[] | undefined;
   #within: Within | undefined;
+  readonly #missing: Buffer[] = [];
   #credit = ahead;
 
   constructor(readonly asked: Extract<Asked, { do: "list" }>) {}
@@ -213,9 +213,15 @@ class List implements Job {
         this.#names = readdirSync(Buffer.from(place), { encoding: "buffer" });
         this.#within = withinAtSync(Buffer.from(place));
       }
-      const entries = this.#names.splice(0, listedAtOnce).map((name) => this.#look(name));
+      const entries = this.#names
+        .splice(0, listedAtOnce)
+        .map((name) => this.#look(name))
+        .filter((it) => it !== undefined);
+      const ends = this.#names.length === 0;
+      if (ends && this.#missing.length > 0)
+        entries.push(...nameless(dir, this.#missing, readdirSync(Buffer.from(place), { encoding: "buffer" })));
       this.#credit -= 1;
-      tell({ id, entries: entries.filter((it) => it !== undefined), ...(this.#names.length === 0 ? { end: true } : {}) });
+      tell({ id, entries, ...(ends ? { end: true } : {}) });
     } catch (error) {
       fail(id, error, `cannot list ${dir === "" ? Buffer.from(place).toString() : dir}`);
     }
@@ -224,9 +230,10 @@ class List implements Job {
   /** undefined for what vanished meanwhile. Throws "offline": that is the whole device's. */
   #look(name: Buffer): FileEntry | undefined {
     const { place, dir } = this.asked;
-    const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
+    const path = pathIn(dir, name);
     try {
       const stat = lstatSync(Buffer.concat([place, Buffer.from("/"), name]), { bigint: true, throwIfNoEntry: false });
+      if (stat === undefined) this.#missing.push(name);
       return stat === undefined ? undefined : entryOf(path, stat, this.#within);
     } catch (error) {
       return entryInstead(path, error);

@@ -2,7 +2,7 @@
 import { constants, lstatSync, promises as fs, statfsSync, type BigIntStats, type StatsFs } from "node:fs";
 import { dirname } from "node:path";
 import { codeOf, faultOfErrno } from "./errors.js";
-import { bytesFromName } from "./names.js";
+import { bytesFromName, nameFromBytes } from "./names.js";
 import { parentOf } from "./paths.js";
 import type { FileEntry, Stamp } from "./plugin.js";
 
@@ -102,6 +102,23 @@ export function entryInstead(path: string, error: unknown): FileEntry | undefine
   const fault = faultOfErrno(error, `cannot look at ${path}`);
   if (fault.kind === "offline") throw fault;
   return fault.kind === "missing" ? undefined : { path, kind: "unreadable", size: 0, reason: fault.message };
+}
+
+export function pathIn(dir: string, name: Buffer): string {
+  return `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
+}
+
+/** Of names of a directory under which nothing was found: what has not vanished, as it is listed once more (`now`). A file system may list names by which it finds nothing, as FAT one that ends with a dot. */
+export function nameless(dir: string, missing: readonly Buffer[], now: readonly Buffer[]): FileEntry[] {
+  const listed = new Set(now.map((name) => name.toString("latin1")));
+  return missing
+    .filter((name) => listed.has(name.toString("latin1")))
+    .map((name) => ({
+      path: pathIn(dir, name),
+      kind: "unreadable",
+      size: 0,
+      reason: "it is listed, and not found by that name: give it another",
+    }));
 }
 
 /** Why a file is not the one of this stamp any more; undefined when it is, or (unless `exact`) only grew. */

@@ -5,11 +5,10 @@ import type { Observable } from "rxjs";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { mountedBelow } from "../../core/mounts.js";
-import { nameFromBytes } from "../../core/names.js";
 import { nameIn } from "../../core/paths.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
-import { entryInstead, volumeAt, volumeOf, withinAt } from "../../core/stat.js";
+import { entryInstead, nameless, pathIn, volumeAt, volumeOf, withinAt } from "../../core/stat.js";
 import { type LocalPlace, lookAt, makeRoot, placeOf, statAt } from "./place.js";
 
 /** For so many in all a thread is not begun: that takes longer. */
@@ -147,13 +146,17 @@ export async function* listDir(
 }
 
 async function look(root: string, dir: string, names: readonly Buffer[], signal: AbortSignal): Promise<FileEntry[]> {
-  const within = await withinAt(dir === "" ? root : placeOf(root, dir));
+  const at = dir === "" ? Buffer.from(root) : placeOf(root, dir);
+  const within = await withinAt(at);
   const entries: FileEntry[] = [];
+  const missing: Buffer[] = [];
   for (const name of names) {
     throwIfAborted(signal);
-    const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
+    const path = pathIn(dir, name);
     const entry = await statAt(root, path, within).catch((error: unknown) => entryInstead(path, error));
-    if (entry !== undefined) entries.push(entry);
+    if (entry === undefined) missing.push(name);
+    else entries.push(entry);
   }
+  if (missing.length > 0) entries.push(...nameless(dir, missing, await fs.readdir(at, { encoding: "buffer" }).catch(() => [])));
   return entries;
 }

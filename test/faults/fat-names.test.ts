@@ -130,6 +130,32 @@ test("an archive that is spelled in another case on an exFAT: what is in it is n
   assert.deepEqual([...treeOf(card).keys()], ["Archive/a.bin", "Archive/b.bin"]);
 });
 
+for (const others of [0, 250])
+  test(
+    `a name by which its file system finds nothing is told, not passed over as if it had gone (beside ${others} others)`,
+    { skip },
+    async (t) => {
+      const world = new World(t);
+      world.file("in/clip.", "content");
+      for (let n = 0; n < others; n++) world.file(`in/${n}.bin`, "content");
+      world.mkdir("out");
+      const config = world.config({
+        devices: { in: { type: "local", dir: "in" }, out: { type: "local", dir: "out" } },
+        routes: [{ from: "in", to: ["out"], into: "" }],
+      });
+      // As FAT's driver does, which takes away the dot that another system let it end with.
+      const denies = ["-P", world.path("in/clip."), "-e", "trace=statx", "-e", "inject=statx:error=ENOENT"];
+      const program = new Program(["run", "--once", "--json", "--config", config], {
+        wrap: ["strace", "-f", "-qq", "-o", "/dev/null", ...denies],
+      });
+      await program.exited;
+      assert.match(
+        program.events.map(({ message }) => message).join("\n"),
+        /in:clip\.: left out: it is listed, and not found by that name/,
+      );
+    },
+  );
+
 // More than the 16 MiB of the reserve.
 const limited = spawnSync("prlimit", ["--fsize=20000000", "true"]).status === 0;
 
