@@ -1,5 +1,7 @@
 /** While the vehicle is armed nothing is asked of any autopilot, and none is left with a session of ours. */
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { isFault } from "../../core/errors.js";
 import type { SimStats } from "../../sim/stats.js";
@@ -58,3 +60,11 @@ for (const autopilot of flavours)
     );
     await eventually(() => rig.sim.openSessions() === 0, "what was opened is ended", 1000);
   });
+
+test("arming while LASTLOG.TXT is being opened ends that session", async (t) => {
+  const { dir } = makeLogs(t, { "00000001.BIN": 1 });
+  writeFileSync(join(dir, "LASTLOG.TXT"), "1\r\n");
+  const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6", faults: { delay: "20ms", arm: "open" } });
+  await assert.rejects(listAll(rig.source), (e) => isFault(e, "offline") && e.message === "the vehicle is armed");
+  await eventually(() => rig.sim.openSessions() === 0, "what was opened is ended", 1000);
+});

@@ -125,7 +125,7 @@ export class Sessions {
       await this.idle();
       return this.turns.run(signal, async () => {
         await this.#endLeft();
-        const opened = await this.#ask(attachment, { opcode: Op.OpenFileRO, session: this.#ownId, data: path }, signal);
+        const opened = await this.#openOnce(attachment, path, signal, Op.OpenFileRO);
         if (opened.nak !== undefined) return undefined;
         this.#left = { session: opened.session, systemId: attachment.systemId, size: 0, taken: () => undefined };
         this.#leftMs = Infinity;
