@@ -6,6 +6,7 @@ import { Observable, type Observable as Stream } from "../../core/rxjs.js";
 import type { Readable } from "node:stream";
 import { Fault } from "../../core/errors.js";
 import { realOf } from "../../core/fs.js";
+import { parentOf } from "../../core/paths.js";
 import type {
   Advice,
   Device,
@@ -36,7 +37,7 @@ import { addressText, isOwnUsb, placeOf } from "./address.js";
 import { Card, type Stay } from "./card.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
-import { besides, isLastLog, listTree, noRoot, pathBytes, withSettled } from "./listing.js";
+import { besides, isLastLog, listTree, noRoot, pathBytes, withSettled, type LastNumbers } from "./listing.js";
 import { Neighbours, type Ourselves } from "./neighbours.js";
 import { Peer } from "./peer.js";
 import { Pilot } from "./pilot.js";
@@ -99,8 +100,8 @@ export class MavftpDevice implements Device, Source {
   readonly news?: (news: News) => void;
   /** Files that were surely complete at the last listing, and their sizes. */
   #complete: ReadonlyMap<string, number> = new Map();
-  /** What LASTLOG.TXT said, and the logs that there were beside that one. */
-  #lastLog: { readonly number: number; readonly beside: string } | undefined;
+  /** By directory: what its LASTLOG.TXT said, and the logs that there were beside that one. */
+  readonly #lastLogs = new Map<string, { readonly number: number; readonly beside: string }>();
   #closed: Promise<void> | undefined;
 
   constructor(options: MavftpOptions, context: PluginContext) {
@@ -194,13 +195,13 @@ export class MavftpDevice implements Device, Source {
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncGenerator<FileEntry> {
-    const { entries, lastNumber } = await this.#card.with(signal, async (stay) => {
+    const { entries, lastNumbers } = await this.#card.with(signal, async (stay) => {
       const root = await stay.root();
       const listed = await listTree(stay.ask, { root, enter: options.enter, directories: options.directories, dialect: stay.dialect });
       const found = listed.filter(({ path }) => !PARTIAL.test(path));
-      return { entries: found, lastNumber: await this.#lastNumber(found, root, stay) };
+      return { entries: found, lastNumbers: await this.#lastNumbers(found, root, stay) };
     });
-    const told = withSettled(entries, this.#peer.armed !== false, lastNumber, this.#complete);
+    const told = withSettled(entries, this.#peer.armed !== false, lastNumbers, this.#complete);
     this.#complete = new Map(told.flatMap(({ path, size, settled }) => (settled === true ? [[path, size]] : [])));
     yield* told;
   }
@@ -210,17 +211,25 @@ export class MavftpDevice implements Device, Source {
     return !this.#complete.has(path);
   }
 
-  /** What an ArduPilot says is its last log; undefined where it says nothing, "unread" where that could not be found out. While no other log has come or changed it is the same. */
-  async #lastNumber(entries: readonly FileEntry[], root: string, { attachment, signal }: Stay): Promise<number | "unread" | undefined> {
-    const file = entries.find(({ kind, path }) => kind === "file" && isLastLog(path));
-    if (file === undefined) return undefined;
-    if (file.size === 0 || file.size > LASTLOG_BYTES) return "unread";
-    const known = this.#lastLog;
-    if (known !== undefined && known.beside === besides(known.number, entries)) return known.number;
-    const text = await this.#sessions.glance(attachment, pathBytes(root, file.path), file.size, signal);
-    const number = Number.parseInt(text?.toString("latin1") ?? "", 10);
-    this.#lastLog = Number.isNaN(number) ? undefined : { number, beside: besides(number, entries) };
-    return this.#lastLog?.number ?? "unread";
+  /** What an ArduPilot says is its last log. While a file of ours is open, and no other log has come or changed, it is the same. */
+  async #lastNumbers(entries: readonly FileEntry[], root: string, { attachment, signal }: Stay): Promise<LastNumbers> {
+    // One that was there is, where it is not listed: a listing goes by numbers, and misses one where something before it is deleted meanwhile.
+    const numbers = new Map<string, number | "unread">([...this.#lastLogs.keys()].map((dir) => [dir, "unread"]));
+    for (const { kind, path, size } of entries) {
+      if (kind !== "file" || !isLastLog(path)) continue;
+      const dir = parentOf(path);
+      const readable = size > 0 && size <= LASTLOG_BYTES;
+      const known = this.#lastLogs.get(dir);
+      if (known !== undefined && readable && this.#sessions.holding && known.beside === besides(known.number, dir, entries)) {
+        numbers.set(dir, known.number);
+        continue;
+      }
+      const text = readable ? await this.#sessions.glance(attachment, pathBytes(root, path), size, signal) : undefined;
+      const number = Number.parseInt(text?.toString("latin1") ?? "", 10);
+      numbers.set(dir, Number.isNaN(number) ? "unread" : number);
+      if (!Number.isNaN(number)) this.#lastLogs.set(dir, { number, beside: besides(number, dir, entries) });
+    }
+    return numbers;
   }
 
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {

@@ -274,7 +274,7 @@ test("of numbered logs the newest is the one that LASTLOG.TXT names, else that o
     ...(modifiedMs === undefined ? {} : { modifiedMs }),
   });
   const open = (entries: FileEntry[], lastNumber?: number) =>
-    withSettled(entries, false, lastNumber)
+    withSettled(entries, false, lastNumber === undefined ? undefined : new Map([["", lastNumber]]))
       .filter((entry) => entry.settled !== true)
       .map((entry) => entry.path);
   const plain = ["00000001.BIN", "00000500.BIN", "00000002.BIN"].map((path) => log(path));
@@ -288,7 +288,7 @@ test("where LASTLOG.TXT could not be read, no numbered log is newly settled; tha
   const log = (path: string, size: number): FileEntry => ({ path, kind: "file", size });
   const entries = [log("00000001.BIN", 8), log("00000002.BIN", 9), log("00000500.BIN", 7), log("LASTLOG.TXT", 3), log("notes.txt", 1)];
   const open = (complete?: ReadonlyMap<string, number>) =>
-    withSettled([...entries, log("zones.txt", 1)], false, "unread", complete)
+    withSettled([...entries, log("zones.txt", 1)], false, new Map([["", "unread"]]), complete)
       .filter((entry) => entry.settled !== true)
       .map((entry) => entry.path);
   assert.deepEqual(open(), ["00000001.BIN", "00000002.BIN", "00000500.BIN", "LASTLOG.TXT", "zones.txt"]);
@@ -355,6 +355,48 @@ for (const autopilot of ["ardupilot-4.6", "ardupilot-4.8"]) {
     assert.equal(rig.sim.stats.requests.OpenFileRO, opened + 1, "the reading is not interrupted for what is known");
   });
 }
+
+test("where a listing misses LASTLOG.TXT, because a log before it is deleted meanwhile, the log that is open is not taken for complete", async (t) => {
+  const names = Array.from({ length: 11 }, (_, n) => `${String(n + 1).padStart(8, "0")}.BIN`);
+  const { dir } = makeLogs(t, Object.fromEntries(names.map((name) => [name, 1000])));
+  writeFileSync(join(dir, "LASTLOG.TXT"), "2\r\n");
+  let removes = false;
+  const trace = (line: string): void => {
+    const [, way, opcode, , , offset] = line.startsWith("[") ? (JSON.parse(line) as unknown[]) : [];
+    if (removes && way === ">" && opcode === Op.ListDirectory && offset !== 0) rmSync(join(dir, "00000001.BIN"), { force: true });
+  };
+  const { source } = await makeRig(t, { dir, autopilot: "ardupilot-4.6", trace });
+  await listAll(source);
+  removes = true;
+  const entries = await listAll(source);
+  assert.ok(!entries.some(({ path }) => path === "LASTLOG.TXT"), "it is missed");
+  const open = entries.find(({ path }) => path === "00000002.BIN");
+  assert.ok(open !== undefined && open.settled !== true && source.mayGrow?.(open.path) === true);
+});
+
+test("LASTLOG.TXT counts for its own directory", async (t) => {
+  const { dir } = makeLogs(
+    t,
+    Object.fromEntries(["LOGS", "old"].flatMap((at) => [1, 2, 500].map((n) => [`${at}/${String(n).padStart(8, "0")}.BIN`, n]))),
+  );
+  writeFileSync(join(dir, "LOGS/LASTLOG.TXT"), "2\r\n");
+  writeFileSync(join(dir, "old/LASTLOG.TXT"), "500\r\n");
+  const { source } = await makeRig(t, { dir, autopilot: "ardupilot-4.6" });
+  const open = (await listAll(source)).filter(({ settled }) => settled !== true).map(({ path }) => path);
+  assert.deepEqual(open, ["LOGS/00000002.BIN", "LOGS/LASTLOG.TXT", "old/00000500.BIN", "old/LASTLOG.TXT"]);
+});
+
+test("a log that is there before LASTLOG.TXT names it, and is listed as empty for long, is the last by the next listing", async (t) => {
+  const { dir } = makeLogs(t, { "00000002.BIN": 10, "00000500.BIN": 10 });
+  const last = (number: number) => writeFileSync(join(dir, "LASTLOG.TXT"), `${number}\r\n`);
+  last(2);
+  const { source } = await makeRig(t, { dir, autopilot: "ardupilot-4.6" });
+  writeFileSync(join(dir, "00000003.BIN"), "");
+  await listAll(source);
+  last(3);
+  await listAll(source);
+  assert.ok(source.mayGrow?.("00000003.BIN"));
+});
 
 for (const autopilot of ["px4", "ardupilot-4.6"] as const)
   test(`${autopilot}: without its card nothing is said of a file; it is missing only where the root is there`, async (t) => {

@@ -215,36 +215,42 @@ export function timeInPath(path: string): number | undefined {
   return real && year >= 2010 && year < 2100 ? ms : undefined;
 }
 
+/** By directory, what its LASTLOG.TXT says is the last log; "unread" where that could not be found out. */
+export type LastNumbers = ReadonlyMap<string, number | "unread">;
+
 /**
  * The entries with what is known of their being complete. Of each row of logs (dated directories, sessNNN, ArduPilot's numbers, others) the newest
  * may still be written: surely while armed; core finds out otherwise. The others are complete, once disarmed. The newest is the last by the order of
- * paths; of numbers `lastNumber`, which ArduPilot keeps in LASTLOG.TXT because they begin again at 1, else the one of the latest time, else the highest.
- * "unread": any of them may be the newest, but those that are as they were when they were `complete`, by path and size.
+ * paths; of numbers that of `lastNumbers`, by directory, which ArduPilot keeps in LASTLOG.TXT because they begin again at 1, else the one of the latest
+ * time, else the highest. "unread": any of them may be the newest, but those that are as they were when they were `complete`, by path and size.
  */
 export function withSettled(
   entries: readonly FileEntry[],
   armed: boolean,
-  lastNumber?: number | "unread",
+  lastNumbers: LastNumbers = new Map(),
   complete: ReadonlyMap<string, number> = new Map(),
 ): FileEntry[] {
   const newest = new Map<string, FileEntry>();
   for (const entry of entries) {
     const row = rowOf(entry.path);
     const before = newest.get(row);
-    if (entry.kind === "file" && (before === undefined || isNewer(entry, before, lastNumber))) newest.set(row, entry);
+    if (entry.kind === "file" && (before === undefined || isNewer(entry, before, lastNumbers))) newest.set(row, entry);
   }
   return entries.map((entry) => {
     if (entry.kind !== "file") return entry;
     const last = newest.get(rowOf(entry.path)) === entry;
     if (armed) return last ? { ...entry, settled: false } : entry;
-    const unsure = lastNumber === "unread" && logNumber(entry.path) !== undefined ? complete.get(entry.path) !== entry.size : last;
+    const unread = logNumber(entry.path) !== undefined && lastNumbers.get(parentOf(entry.path)) === "unread";
+    const unsure = unread ? complete.get(entry.path) !== entry.size : last;
     return unsure ? entry : { ...entry, settled: true };
   });
 }
 
-function isNewer(a: FileEntry, b: FileEntry, lastNumber: number | "unread" | undefined): boolean {
+/** Of two in one row. */
+function isNewer(a: FileEntry, b: FileEntry, lastNumbers: LastNumbers): boolean {
   const [numberA, numberB] = [logNumber(a.path), logNumber(b.path)];
   if (numberA === undefined || numberB === undefined) return a.path > b.path;
+  const lastNumber = lastNumbers.get(parentOf(a.path));
   if (lastNumber !== undefined && (numberA === lastNumber) !== (numberB === lastNumber)) return numberA === lastNumber;
   if (a.modifiedMs !== undefined && b.modifiedMs !== undefined && a.modifiedMs !== b.modifiedMs) return a.modifiedMs > b.modifiedMs;
   return numberA > numberB;
@@ -261,9 +267,9 @@ export function isLastLog(path: string): boolean {
   return /(?:^|\/)LASTLOG\.TXT$/i.test(path);
 }
 
-/** The numbered logs but that one, with what a listing tells of them. */
-export function besides(number: number, entries: readonly FileEntry[]): string {
-  const others = entries.filter(({ path }) => ![undefined, number].includes(logNumber(path)));
+/** The numbered logs of a directory but that one, with what a listing tells of them. */
+export function besides(number: number, dir: string, entries: readonly FileEntry[]): string {
+  const others = entries.filter(({ path }) => parentOf(path) === dir && ![undefined, number].includes(logNumber(path)));
   return others.map(({ path, size, modifiedMs }) => `${path} ${size} ${modifiedMs ?? ""}`).join("\n");
 }
 

@@ -83,6 +83,11 @@ export class Sessions {
     return this.#files.wanted && performance.now() - this.#openedMs > SHARE_MS;
   }
 
+  /** A file of ours is open, or is being opened or ended. */
+  get holding(): boolean {
+    return this.#left !== undefined || this.#busy.size > 0;
+  }
+
   /**
    * Opens a file, for reading unless `opcode` says otherwise, once no other file of ours is open. Throws "missing", "transient" (held by another),
    * "denied" (no file transfer), or the signal's Fault at once; a session that is opened after that is ended. The caller ends what it got with `end`.
