@@ -73,9 +73,14 @@ export class Assembly {
       this.#give((Math.floor(this.handed / BLOCK_BYTES) + 1) * BLOCK_BYTES);
   }
 
-  /** What lies behind a gap is asked for again. */
-  forgetAhead(): void {
-    this.#ahead.length = 0;
+  /** The last bytes behind a gap, so many at most; undefined: there is no gap. */
+  furthest(most: number): { readonly offset: number; readonly bytes: Buffer } | undefined {
+    const piece = this.#ahead.at(-1);
+    if (piece === undefined) return undefined;
+    const number = Math.floor((piece.to - 1) / BLOCK_BYTES);
+    const start = number * BLOCK_BYTES;
+    const offset = Math.max(piece.from, piece.to - most, start);
+    return { offset, bytes: (this.#blocks.get(number) as Buffer).subarray(offset - start, piece.to - start) };
   }
 
   /** Hands on all that is whole, though its block is not full. */

@@ -1,6 +1,9 @@
 /** Bursts: whole through every fault, filled where the autopilot allows, never asked for again while they run, ended however the autopilot ends them. */
 import assert from "node:assert/strict";
+import { appendFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
+import { Op } from "../../mavlink/ftp.js";
 import { BurstMemory, eventually, listAll, makeLogs, makeRig, never, readAll, type Rig } from "./harness.test.js";
 
 async function readsAll(rig: Rig, content: Map<string, Buffer>): Promise<void> {
@@ -82,4 +85,24 @@ test("a PX4's session is kept alive through a burst that takes longer than it li
   await readsAll(rig, content);
   assert.equal(rig.sim.stats.sessionsTimedOut, 0);
   assert.ok((rig.sim.stats.requests.BurstReadFile ?? 0) <= 2, "no requests but to keep it alive");
+});
+
+test("what came behind a gap is kept where a burst is interrupted to look into LASTLOG.TXT", async (t) => {
+  const { dir, content } = makeLogs(t, { "00000001.BIN": 240_000, "00000002.BIN": 10, "00000500.BIN": 10 });
+  writeFileSync(join(dir, "LASTLOG.TXT"), "2\r\n");
+  let packets = 0;
+  const trace = (line: string): void => {
+    const [, way, opcode] = line.startsWith("[") ? (JSON.parse(line) as unknown[]) : [];
+    if (way === "<" && opcode === Op.Ack) packets += 1;
+  };
+  const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6", link: "usb", faults: { loss: "3%" }, trace }, {}, new BurstMemory());
+  const [entry] = await listAll(rig.source);
+  assert.ok(entry);
+  const reading = readAll(rig.source, entry);
+  for (let n = 0; n < 4; n += 1) {
+    appendFileSync(join(dir, "00000500.BIN"), "x");
+    await listAll(rig.source);
+  }
+  assert.ok((await reading).equals(content.get("00000001.BIN") as Buffer));
+  assert.ok(packets < (1.5 * 240_000) / 239, `${packets} packets came`);
 });

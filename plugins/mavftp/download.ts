@@ -206,8 +206,9 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
    */
   async function compareLast(open: OpenedFile): Promise<void> {
     assembly.flush();
-    assembly.forgetAhead();
+    const ahead = assembly.furthest(FTP_DATA_MAX);
     if (last.length > 0) await compare(open, [{ offset: assembly.handed - last.length, bytes: last }]);
+    if (ahead !== undefined) await compare(open, [ahead]);
   }
 
   async function compare(open: OpenedFile, kept: readonly Sample[]): Promise<void> {
