@@ -307,6 +307,11 @@ test("rows of logs are told also where the root is above their directory", () =>
       .filter((entry) => entry.settled !== true)
       .map((entry) => entry.path);
   assert.deepEqual(open(paths), ["log/2024-05-17/13_05_59.ulg", "log/sess002/log000.ulg", "parameters_backup.bson"]);
+  // As of a PX4 that encrypts.
+  assert.deepEqual(open(["2024-05-16/09_00_00.ulgc", "2024-05-16/09_00_00.ulgk", "2024-05-17/13_05_59.ulgc", "2024-05-17/13_05_59.ulgk"]), [
+    "2024-05-17/13_05_59.ulgc",
+    "2024-05-17/13_05_59.ulgk",
+  ]);
   assert.deepEqual(open(["LOGS/00000001.BIN", "LOGS/00000002.BIN", "old/00000900.BIN"]), ["LOGS/00000002.BIN", "old/00000900.BIN"]);
 });
 

@@ -238,12 +238,17 @@ export function withSettled(
   }
   return entries.map((entry) => {
     if (entry.kind !== "file") return entry;
-    const last = newest.get(rowOf(entry.path)) === entry;
+    const last = stemOf(newest.get(rowOf(entry.path))?.path ?? "") === stemOf(entry.path);
     if (armed) return last ? { ...entry, settled: false } : entry;
     const unread = logNumber(entry.path) !== undefined && lastNumbers.get(parentOf(entry.path)) === "unread";
     const unsure = unread ? complete.get(entry.path) !== entry.size : last;
     return unsure ? entry : { ...entry, settled: true };
   });
+}
+
+/** What belongs to one flight: a PX4 that encrypts has its log as `.ulgc` and the key to that as `.ulgk`. */
+function stemOf(path: string): string {
+  return path.replace(/\.[^./]*$/, "");
 }
 
 /** Of two in one row. */
