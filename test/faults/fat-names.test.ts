@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, statfsSync } from "node:fs";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
 import { mountExfat, unmount } from "../small-disk.js";
 import { statusOf } from "../sync/shared.js";
@@ -16,6 +16,19 @@ import { World } from "./world.js";
 const strace = spawnSync("strace", ["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "true"]).status === 0;
 const skip = strace ? false : "strace is missing";
 const ext4 = 0xef53;
+
+/** A world whose `card` is an exFAT; undefined, and the test is skipped, where there can be none. */
+function exfatIn(t: TestContext): World | undefined {
+  const mounted: string[] = [];
+  // Before the world is taken away.
+  t.after(() => mounted.forEach(unmount));
+  const world = new World(t);
+  const card = world.mkdir("card");
+  const why = mountExfat(world.path("image"), card);
+  if (why === undefined) mounted.push(card);
+  else t.skip(why);
+  return why === undefined ? world : undefined;
+}
 
 /** What is synced, and when, while a file is delivered and archived in `disk`; `place`: what is synced of a path there. */
 async function expectSynced(world: World, place: (path: string) => string): Promise<void> {
@@ -66,17 +79,8 @@ test("where a name is durable with its directory that is synced, before anybody 
 });
 
 test("names that differ only in case, delivered to an exFAT at once: none takes the other's place", async (t) => {
-  const mounted: string[] = [];
-  // Before the world is taken away.
-  t.after(() => mounted.forEach(unmount));
-  const world = new World(t);
-  const card = world.mkdir("card");
-  const why = mountExfat(world.path("image"), card);
-  if (why !== undefined) {
-    t.skip(why);
-    return;
-  }
-  mounted.push(card);
+  const world = exfatIn(t);
+  if (world === undefined) return;
   const names = ["F.TXT", "f.txt", "F.txt"];
   for (let dir = 0; dir < 12; dir++) for (const name of names) world.file(`in/${dir}/${name}`, `${dir} ${name}`);
   const contents = (dir: string) => [...treeOf(world.path(dir)).values()].sort();
@@ -92,17 +96,8 @@ test("names that differ only in case, delivered to an exFAT at once: none takes 
 });
 
 test("an archive that is spelled in another case on an exFAT: what is in it is not found as new, and archived, again and again", async (t) => {
-  const mounted: string[] = [];
-  // Before the world is taken away.
-  t.after(() => mounted.forEach(unmount));
-  const world = new World(t);
-  const card = world.mkdir("card");
-  const why = mountExfat(world.path("image"), card);
-  if (why !== undefined) {
-    t.skip(why);
-    return;
-  }
-  mounted.push(card);
+  const world = exfatIn(t);
+  if (world === undefined) return;
   world.mkdir("card/Archive");
   world.file("card/a.bin", "content of a");
   world.mkdir("out");
@@ -127,7 +122,7 @@ test("an archive that is spelled in another case on an exFAT: what is in it is n
   other.signal("SIGTERM");
   await other.exited;
   assert.deepEqual([...treeOf(world.path("out")).keys()], ["a.bin", "b.bin"]);
-  assert.deepEqual([...treeOf(card).keys()], ["Archive/a.bin", "Archive/b.bin"]);
+  assert.deepEqual([...treeOf(world.path("card")).keys()], ["Archive/a.bin", "Archive/b.bin"]);
 });
 
 for (const others of [0, 250])
