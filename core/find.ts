@@ -59,6 +59,11 @@ export interface LeftOut {
   readonly reason: string;
 }
 
+/** How soon after a listing a source is listed again, also where nothing says that it changed; Infinity: not by itself. */
+export function intervalOf({ config, device }: Lane): number {
+  return config.intervalMs ?? device.source?.features.intervalMs ?? defaultIntervalMs;
+}
+
 export class Finder {
   /** Listings that were completed since the start. */
   listings = 0;
@@ -143,7 +148,7 @@ export class Finder {
   /** Lists until `stop`; completes when the last listing has ended. */
   run(): Promise<void> {
     const { lane, stop, engine } = this;
-    const intervalMs = lane.config.intervalMs ?? this.#source.features.intervalMs ?? defaultIntervalMs;
+    const intervalMs = intervalOf(lane);
     // A look that takes long is not begun again at once: at least half of the time the source is left alone.
     const later$ = this.#looked$.pipe(switchMap((tookMs) => timer(Math.max(intervalMs - tookMs, tookMs))));
     // What is deleted here once it is delivered changes the source, too: of thousands each would begin a look at all that are left.

@@ -12,6 +12,7 @@ import { namesIn } from "./config.js";
 import { type Engine, nameOf } from "./engine.js";
 import { entriesIfAny } from "./entries.js";
 import { Fault, isFault } from "./errors.js";
+import { intervalOf } from "./find.js";
 import { folded } from "./folded.js";
 import { isConsidered, unreadAt } from "./considered.js";
 import { heldNow } from "./limits.js";
@@ -42,14 +43,8 @@ const longestMs = 3_600_000;
 /** One at a time: a delete must not race with another. */
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
   const known = new Set<string>();
+  const expectArchive = archiveLooks(engine, lane);
   // A route or target that is new may want the file too.
-  /** When its archive was found to be spelled as the configuration does. */
-  let spelledIn: string | undefined;
-  const expectSpelled = async (signal: AbortSignal) => {
-    const { epoch = "" } = lane.state;
-    if (spelledIn !== epoch) await expectArchive(lane, signal);
-    spelledIn = epoch;
-  };
   const isKnown = (medium: string) => {
     if (!known.has(medium) && isConsidered(engine, lane.name, medium)) known.add(medium);
     return known.has(medium);
@@ -67,8 +62,8 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
     run: async (version, signal) => {
       let acts = false;
       try {
-        const outcome = await release(engine, lane, version, signal, expectSpelled, () => (acts = true));
-        const what = outcome instanceof Kept ? outcome.why : outcome;
+        const outcome = await release(engine, lane, version, signal, expectArchive, () => (acts = true));
+        const what = typeof outcome === "string" ? outcome : outcome.why;
         engine.queue.left.set(version.id, { source: lane.name, atMs: engine.clock.monotonicMs() });
         // Not waited for: what a power cut takes of it is found out anew.
         const { leaving } = engine.queue;
@@ -83,8 +78,8 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const { id, source, path, medium } = version;
         if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });
         else engine.queue.kept.delete(id);
-        // A source that is listed only when it attaches would keep what was never delivered.
-        if (what.includes(hasOther)) engine.relist$.next(lane.name);
+        // A source that is listed only when it attaches would keep it. Elsewhere what is written all the time goes as often as its source is listed, not in a circle.
+        if (outcome instanceof Other && intervalOf(lane) === Infinity) engine.relist$.next(lane.name);
         engine.events.say(what.startsWith("kept") ? "warn" : "info", "released", `${nameOf(version)}: ${what}`, {
           device: lane.name,
           path: version.path,
@@ -95,7 +90,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         if (signal.aborted) return;
         // That nothing may be changed there says nothing of reading.
         if (!isFault(error, "denied")) lane.noteFault(error);
-        const { failed: before, tries = 0 } = engine.queue.releasable.get(version.id) ?? {};
+        const { failed: before, tries = 0, compared = false } = engine.queue.releasable.get(version.id) ?? {};
         const isNews = before === undefined;
         const failed = reasonOf(error);
         // Each try is noted on the medium, and what is read each time costs more: what is refused, too, is left for longer and longer.
@@ -103,7 +98,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const isCheap = !isFault(error, "denied") && isSure(engine, version, delivered);
         const afterMs = isCheap ? againMs : Math.min(longestMs, againMs * 2 ** tries);
         const notBeforeMs = engine.clock.monotonicMs() + afterMs;
-        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed, tries: tries + 1 });
+        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed, tries: tries + 1, compared });
         engine.queue.kept.delete(version.id);
         const inAll = isNews ? failedAt(engine, lane) : Infinity;
         engine.events.say(
@@ -210,12 +205,13 @@ function isSure(
 ): boolean {
   // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
   if (medium !== "" || (modified_ms === null && trust_size === 0)) return false;
-  // Its beginning was perhaps taken from the version before, by samples; a source that digests by itself has said since that it is the same.
+  const isTold = delivered?.startsWith("sha256:") === true;
+  // Its beginning was perhaps taken from the version before, by samples; a source that digests by itself has said since that it is the same (but of what is too large for that).
   const digests = lanes.get(source)?.device.source?.features.digests ?? [];
-  if (store === "spool" && base !== null && delivered?.startsWith("sha256:") === true && digests.every((kind) => kind === "sha256"))
-    return false;
+  const isPieced = store === "spool" && base !== null && digests.every((kind) => kind === "sha256");
+  if (isTold && isPieced && queue.releasable.get(id)?.compared !== true) return false;
   // Power may have gone before it was noted that it was acted on, and the place been used again.
-  if (queue.leaving.isDoubted(id) && delivered?.startsWith("sha256:") === true) return false;
+  if (isTold && queue.leaving.isDoubted(id)) return false;
   // The same of what a journal that lost its end does not know.
   return found_ms > Number(journal.meta(olderKey) ?? -Infinity);
 }
@@ -257,8 +253,12 @@ function* endedOf({ queue }: Engine, lane: Lane): Generator<VersionRow> {
   for (const version of queue.releasableOf(lane.name)) if (!mayGrow(lane, version)) yield version;
 }
 
-const hasOther = "the source has another ";
-const another = `kept: ${hasOther}file under that name by now`;
+const another = "kept: the source has another file under that name by now";
+
+/** What is there now was never delivered, and is not known yet. */
+class Other {
+  constructor(readonly why: string) {}
+}
 
 /** A route asks for it, and it cannot be done; `isKept` knows it from the journal. */
 class Kept {
@@ -272,18 +272,29 @@ export function weaklyProved(version: VersionRow, receipts: readonly StoredRecei
   return `${weak.to} could only ${weak.proof === "answer" ? "say that it took it" : "prove its size"} (another "verify" at ${weak.to}, such as "readback", proves what is sent from then on; "trustSize": true on the route would accept that)`;
 }
 
-/** Where names in another case are the same (FAT, exFAT, NTFS, Windows) the archive may be there in another spelling: a listing would find all in it, to be archived once more. Throws "denied". */
-async function expectArchive({ device: { tree }, config, name }: Lane, signal: AbortSignal): Promise<void> {
+/** Throws "denied" where the archive is spelled otherwise; looks at that once while it is attached, and where it is, not at each file. */
+function archiveLooks({ clock }: Engine, lane: Lane): (signal: AbortSignal) => Promise<void> {
+  let looked: { readonly epoch: string | undefined; readonly untilMs: number; readonly why: string | undefined } | undefined;
+  return async (signal) => {
+    const { epoch } = lane.state;
+    if (looked === undefined || looked.epoch !== epoch || looked.untilMs <= clock.monotonicMs()) {
+      const why = await spelledOtherwise(lane, signal);
+      looked = { epoch, untilMs: why === undefined ? Infinity : clock.monotonicMs() + againMs, why };
+    }
+    if (looked.why !== undefined) throw new Fault("denied", looked.why);
+  };
+}
+
+/** Where names in another case are the same (FAT, exFAT, NTFS, Windows) the archive may be there in another spelling: a listing would find all in it, to be archived once more. */
+async function spelledOtherwise({ device: { tree }, config, name }: Lane, signal: AbortSignal): Promise<string | undefined> {
   for (let path = archiveOf(config); tree !== undefined && path !== ""; path = parentOf(path)) {
     if ((await tree.stat(path, signal)) === undefined) continue;
     const there = (await entriesIfAny(tree, parentOf(path), signal)).map((entry) => entry.path);
     if (there.includes(path)) continue;
     const other = there.find((it) => folded(it, "case") === folded(path, "case")) ?? "otherwise";
-    throw new Fault(
-      "denied",
-      `its archive ${path} is there as ${other}, and what is in it would be found as new: rename that, or say so in "archiveDir" of ${name}`,
-    );
+    return `its archive ${path} is there as ${other}, and what is in it would be found as new: rename that, or say so in "archiveDir" of ${name}`;
   }
+  return undefined;
 }
 
 const archiveOf = ({ archiveDir = "archive" }: Lane["config"]): string => archiveDir;
@@ -294,9 +305,9 @@ async function release(
   lane: Lane,
   version: VersionRow,
   signal: AbortSignal,
-  expectSpelled: (signal: AbortSignal) => Promise<void>,
+  expectArchive: (signal: AbortSignal) => Promise<void>,
   acts: () => void,
-): Promise<string | Kept> {
+): Promise<string | Kept | Other> {
   // What is at its place by now is found, and acted on, by itself, whatever it looks like.
   if (version.state === "gone") return leftItsPlace.gone;
   if (engine.queue.latest(lane.name, version)?.id !== version.id) return another;
@@ -310,15 +321,17 @@ async function release(
   if (weak !== undefined) return new Kept(`kept: ${weak}`);
   const expect = stampOf(version);
   try {
+    // Before it is read for that.
+    if (version.after === "archive") await expectArchive(signal);
     await engine.queue.leaving.begin(version, () => endedOf(engine, lane));
     // What was sent was perhaps read before what is here now.
     const delivered = deliveredDigest(version, required);
     if (!isSure(engine, version, delivered) && !(await isContent(engine, lane, version, delivered, signal))) {
-      const other = `${hasOther}content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
+      const other = `the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
       // What is there was never delivered: the next listing finds it. Targets that have not got this one yet get it from its copy here.
       const { queue } = engine;
       const waits = queue.deliveriesOf(version.id).some(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
-      if (waits && version.state === "sealed" && version.spooled > 0) return `${leftItsPlace.gone}: ${other}`;
+      if (waits && version.state === "sealed" && version.spooled > 0) return new Other(`${leftItsPlace.gone}: ${other}`);
       // What was there before this one is not there either, though it may look the same.
       await engine.journal.commit(() => {
         const { journal } = engine;
@@ -333,9 +346,10 @@ async function release(
         );
         queue.gone(version, false);
       });
-      return `kept: ${other}`;
+      return new Other(`kept: ${other}`);
     }
-    if (version.after === "archive") await expectSpelled(signal);
+    const due = engine.queue.releasable.get(version.id);
+    if (due !== undefined) engine.queue.releasable.set(version.id, { ...due, compared: true });
     acts();
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);
@@ -354,7 +368,7 @@ async function release(
       }
     return new Kept(`kept: its archive has ${archived} already${other === undefined ? "" : `, and ${other}`}`);
   } catch (error) {
-    if (isFault(error, "changed")) return another;
+    if (isFault(error, "changed")) return new Other(another);
     if (isFault(error, "missing")) return leftItsPlace.gone;
     if (isFault(error, "rejected")) return new Kept(`kept: ${reasonOf(error)}`);
     throw error;

@@ -561,3 +561,48 @@ for (const medium of [undefined, "card-1"])
       "what was deleted has arrived",
     );
   });
+
+test("a file that is written all the time goes as often as its source is listed, not again and again because each time it is another once it is to be deleted", async (t) => {
+  const bench = new Bench(t);
+  const box = new FakeDevice("box", { inPlace: true, tree: true });
+  const out = new FakeDevice("out");
+  let lines = 0;
+  const grow = () => box.put("log.bin", "x".repeat(++lines), t0 + lines * 1000);
+  grow();
+  box.before = (call) => {
+    if (call === "remove log.bin") grow();
+    return undefined;
+  };
+  await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"], afterDelivery: "delete" }]);
+  await until(bench, "it is another", () => bench.events.some(({ message }) => message.includes("another file under that name")));
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const listed = box.calls.filter((call) => call === "list").length;
+  assert.ok(listed <= 2, `it was listed ${listed} times`);
+});
+
+test("a file that grew, and that its source does not let be deleted, is compared once, not at each try", async (t) => {
+  const bench = new Bench(t);
+  const box = new FakeDevice("box", { tree: true });
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(20_000);
+  box.put("a.bin", bytes.subarray(0, 10_000), t0);
+  box.before = (call) => {
+    if (call.startsWith("remove")) throw new Fault("denied", "this account may only read");
+  };
+  out.attach(false);
+  await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"], afterDelivery: "delete" }]);
+  await until(bench, "the first is here", () => bench.states("out")[0] === "ready");
+  box.put("a.bin", bytes, t0 + 60_000);
+  const { engine } = bench.daemon;
+  engine.relist$.next("box");
+  await until(bench, "the longer is here", () => bench.events.filter(({ what }) => what === "pulled").length === 2);
+  box.calls.length = 0;
+  out.attach(true);
+  const begun = (what: string) => box.calls.filter((call) => call.startsWith(what)).length;
+  for (let tries = 1; tries <= 3; tries++) {
+    await until(bench, `try ${tries}`, () => begun("remove") === tries && engine.queue.releasing.size === 0);
+    engine.queue.releaseNow("box");
+    engine.work$.next();
+  }
+  assert.equal(begun("open"), 1);
+});

@@ -331,3 +331,22 @@ test("a card comes back with another content of the same size and time: it is fe
   await until(bench, "it is deleted", () => card.files.size === 0);
   assert.deepEqual(seen(), ["before", "behind"]);
 });
+
+test("an archive that is there in another case is looked at once for all files, and none is read for that", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  const names = Array.from({ length: 20 }, (_, n) => `${n}.bin`);
+  const files = new Map(names.map((name) => [name, { bytes: Buffer.from(name), modifiedMs: t0 }]));
+  card.insert("card-1", files);
+  card.besides = [{ path: "Archive", kind: "directory", size: 0, medium: "card-1" }];
+  card.files.get = (path) => (path === "archive" ? { bytes: Buffer.alloc(0), modifiedMs: t0 } : files.get(path));
+  const routes = [{ from: "card", to: ["out"], afterDelivery: "archive" }] as const;
+  await bench.start({ sources: [card], targets: [out] }, routes, { device: { archiveDir: "archive", intervalMs: Infinity } });
+  const failed = () => [...bench.daemon.engine.queue.releasable.values()].flatMap((it) => it.failed ?? []);
+  await until(bench, "each is refused", () => failed().length === names.length);
+  assert.match(failed()[0] ?? "", /its archive archive is there as Archive/);
+  assert.equal(card.calls.filter((call) => call.startsWith("open")).length, names.length);
+  const listed = card.calls.filter((call) => call === "list").length;
+  assert.ok(listed <= 4, `it was listed ${listed} times`);
+});
