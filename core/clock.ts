@@ -3,6 +3,7 @@
  * autopilot said the time, or when `adjtimex` cannot be asked and the date is plausible: a Pi without a clock battery wakes up in the past.
  */
 import { existsSync } from "node:fs";
+import { uptime } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { abortedFault } from "./errors.js";
@@ -37,6 +38,10 @@ export class RealClock implements Clock {
 
   wallMs(): number {
     return Date.now();
+  }
+
+  machineUpMs(): number {
+    return uptime() * 1000;
   }
 
   trusted(): boolean {

@@ -33,6 +33,8 @@ const longestLeftMs = 24 * 3600_000;
 const stepMs = 60_000;
 /** A source's clock that went further than ours by more was set. */
 const setMs = 2000;
+/** So long after this machine was switched on a clock may have been set right before we looked first. */
+const bootedMs = 10 * 60_000;
 
 /** When each `since: install` route ran first; `fresh`: those whose first listing is this one. `trusted`: the time is known now. */
 interface Starts {
@@ -560,14 +562,18 @@ export class Finder {
     return same && now - before.sinceMs >= settleMs;
   }
 
-  /** The source's own clock; undefined so long after it was set (by NTP, on a Pi without a battery) as what was written right before that, and is perhaps not complete, seems to be old. */
+  /** The source's own clock; undefined so long after it was set (by NTP, on a Pi without a battery), or perhaps was, as what was written right before that, and is perhaps not complete, seems to be old. */
   #sourceNow(): number | undefined {
     const sourceMs = this.#source.now?.();
     if (sourceMs === undefined) return undefined;
     const atMs = this.engine.clock.monotonicMs();
     const before = this.#clock;
     this.#clock = { sourceMs, atMs };
-    if (before !== undefined && sourceMs - before.sourceMs - (atMs - before.atMs) > setMs) this.#setAtMs = atMs;
+    const wasSet =
+      before === undefined
+        ? (this.engine.clock.machineUpMs?.() ?? Infinity) < bootedMs
+        : sourceMs - before.sourceMs - (atMs - before.atMs) > setMs;
+    if (wasSet) this.#setAtMs = atMs;
     return atMs - this.#setAtMs < this.lane.config.settleMs ? undefined : sourceMs;
   }
 

@@ -23,6 +23,8 @@ export interface Clock {
   monotonicMs(): number;
   /** Milliseconds since 1970 as the machine believes. */
   wallMs(): number;
+  /** How long this machine runs. */
+  machineUpMs?(): number;
   /** Whether wall time can be believed: NTP is in step, or an autopilot said it. */
   trusted(): boolean;
   /** Resolves after `ms`; rejects with Fault "aborted" at once when the signal is given. Leaves no timer behind. */

@@ -331,8 +331,12 @@ export class FakeDevice {
 /** A clock whose wall time a test sets. */
 export class SetClock extends RealClock {
   offsetMs = 0;
+  upMs = Infinity;
   override wallMs(): number {
     return Date.now() + this.offsetMs;
+  }
+  override machineUpMs(): number {
+    return this.upMs;
   }
 }
 

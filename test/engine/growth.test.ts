@@ -538,6 +538,27 @@ test("a source whose clock is set while a file is written: that is not complete 
   assert.ok(Math.min(...waited) >= settleMs, `taken away so many ms after it was written: ${waited.map(Math.round).join(", ")}`);
 });
 
+test("a clock that was set right before the start, on a machine that was just switched on: what was written before that has to settle", async (t) => {
+  const bench = new Bench(t);
+  const box = new FakeDevice("box", { inPlace: true, tree: true });
+  const out = new FakeDevice("out");
+  const settleMs = 1000;
+  bench.clock.upMs = 60_000;
+  box.settles = false;
+  box.clock = () => t0 + performance.now() + 3_600_000;
+  box.put("log.bin", "begun", t0 + performance.now());
+  const writtenMs = performance.now();
+  let leftMs = Infinity;
+  box.files.delete = (path) => {
+    leftMs = performance.now();
+    return Map.prototype.delete.call(box.files, path);
+  };
+  const routes = [{ from: "box", to: ["out"], afterDelivery: "delete" }] as const;
+  await bench.start({ sources: [box], targets: [out] }, routes, { device: { settleMs } });
+  await until(bench, "it is deleted", () => leftMs < Infinity);
+  assert.ok(leftMs - writtenMs >= settleMs, `taken away so many ms after it was written: ${leftMs - writtenMs}`);
+});
+
 for (const medium of [undefined, "card-1"])
   test(`a file that grew, and of which another byte is another too, is not deleted for the receipt of what was put together of both (${medium ?? "no medium"})`, async (t) => {
     const bench = new Bench(t);
