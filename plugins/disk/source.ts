@@ -82,9 +82,9 @@ export class DiskSource implements Source {
     const { medium, inner } = this.disks.at(path);
     return medium.use(false, signal, async ({ tree }) => {
       const entry = await tree.stat(inner);
-      if (entry !== undefined) return this.#entry(medium, entry);
+      // Below FUSE what was pulled is known for a while, and what was read of it last may be zeros.
       await medium.expectAlive();
-      return undefined;
+      return entry === undefined ? undefined : this.#entry(medium, entry);
     });
   }
 
