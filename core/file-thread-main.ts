@@ -5,7 +5,19 @@ import { parentPort } from "node:worker_threads";
 import { Fault, faultOfErrno, isFault } from "./errors.js";
 import { ahead, type Asked, type Told } from "./file-thread.js";
 import type { FileEntry } from "./plugin.js";
-import { entryInstead, entryOf, kindOf, nameless, openFlags, otherThan, pathIn, type Within, withinAtSync } from "./stat.js";
+import {
+  entryInstead,
+  entryOf,
+  kindOf,
+  listedStill,
+  nameless,
+  noneIfGone,
+  openFlags,
+  otherThan,
+  pathIn,
+  type Within,
+  withinAtSync,
+} from "./stat.js";
 
 const chunkBytes = 512 * 1024;
 /** Not more than this is looked at before others get their turn. */
@@ -219,11 +231,19 @@ class List implements Job {
         .filter((it) => it !== undefined);
       const ends = this.#names.length === 0;
       if (ends && this.#missing.length > 0)
-        entries.push(...nameless(dir, this.#missing, readdirSync(Buffer.from(place), { encoding: "buffer" })));
+        for (const name of listedStill(this.#missing, this.#namesNow())) entries.push(this.#look(name) ?? nameless(dir, name));
       this.#credit -= 1;
       tell({ id, entries, ...(ends ? { end: true } : {}) });
     } catch (error) {
       fail(id, error, `cannot list ${dir === "" ? Buffer.from(place).toString() : dir}`);
+    }
+  }
+
+  #namesNow(): Buffer[] {
+    try {
+      return readdirSync(Buffer.from(this.asked.place), { encoding: "buffer" });
+    } catch (error) {
+      return noneIfGone(error);
     }
   }
 

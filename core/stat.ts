@@ -108,17 +108,22 @@ export function pathIn(dir: string, name: Buffer): string {
   return `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
 }
 
-/** Of names of a directory under which nothing was found: what has not vanished, as it is listed once more (`now`). A file system may list names by which it finds nothing, as FAT one that ends with a dot. */
-export function nameless(dir: string, missing: readonly Buffer[], now: readonly Buffer[]): FileEntry[] {
+/** Of names by which nothing was found: those that are listed once more (`now`). Who removed one, and made it anew, has it there by now: it is looked for once more. */
+export function listedStill(missing: readonly Buffer[], now: readonly Buffer[]): Buffer[] {
   const listed = new Set(now.map((name) => name.toString("latin1")));
-  return missing
-    .filter((name) => listed.has(name.toString("latin1")))
-    .map((name) => ({
-      path: pathIn(dir, name),
-      kind: "unreadable",
-      size: 0,
-      reason: "it is listed, and not found by that name: give it another",
-    }));
+  return missing.filter((name) => listed.has(name.toString("latin1")));
+}
+
+/** A file system may list names by which it finds nothing, as FAT one that ends with a dot. */
+export function nameless(dir: string, name: Buffer): FileEntry {
+  return { path: pathIn(dir, name), kind: "unreadable", size: 0, reason: "it is listed, and not found by that name: give it another" };
+}
+
+/** Names of a directory that is listed a second time: it may have gone meanwhile. */
+export function noneIfGone(error: unknown): Buffer[] {
+  const fault = faultOfErrno(error, "cannot list it once more");
+  if (fault.kind === "missing") return [];
+  throw fault;
 }
 
 /** Why a file is not the one of this stamp any more; undefined when it is, or (unless `exact`) only grew. */

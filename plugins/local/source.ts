@@ -8,7 +8,7 @@ import { mountedBelow } from "../../core/mounts.js";
 import { nameIn } from "../../core/paths.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
-import { entryInstead, nameless, pathIn, volumeAt, volumeOf, withinAt } from "../../core/stat.js";
+import { entryInstead, listedStill, nameless, noneIfGone, pathIn, volumeAt, volumeOf, withinAt } from "../../core/stat.js";
 import { type LocalPlace, lookAt, makeRoot, placeOf, statAt } from "./place.js";
 
 /** For so many in all a thread is not begun: that takes longer. */
@@ -150,13 +150,15 @@ async function look(root: string, dir: string, names: readonly Buffer[], signal:
   const within = await withinAt(at);
   const entries: FileEntry[] = [];
   const missing: Buffer[] = [];
+  const lookFor = (path: string) => statAt(root, path, within).catch((error: unknown) => entryInstead(path, error));
   for (const name of names) {
     throwIfAborted(signal);
-    const path = pathIn(dir, name);
-    const entry = await statAt(root, path, within).catch((error: unknown) => entryInstead(path, error));
+    const entry = await lookFor(pathIn(dir, name));
     if (entry === undefined) missing.push(name);
     else entries.push(entry);
   }
-  if (missing.length > 0) entries.push(...nameless(dir, missing, await fs.readdir(at, { encoding: "buffer" }).catch(() => [])));
+  if (missing.length > 0)
+    for (const name of listedStill(missing, await fs.readdir(at, { encoding: "buffer" }).catch(noneIfGone)))
+      entries.push((await lookFor(pathIn(dir, name))) ?? nameless(dir, name));
   return entries;
 }

@@ -151,6 +151,26 @@ for (const others of [0, 250])
     },
   );
 
+for (const others of [0, 250])
+  test(`a name that is removed and made anew while its directory is listed is found (beside ${others} others)`, { skip }, async (t) => {
+    const world = new World(t);
+    world.file("in/state.json", "content");
+    for (let n = 0; n < others; n++) world.file(`in/${n}.bin`, "content");
+    world.mkdir("out");
+    const config = world.config({
+      devices: { in: { type: "local", dir: "in" }, out: { type: "local", dir: "out" } },
+      routes: [{ from: "in", to: ["out"], into: "", include: ["*.json"] }],
+    });
+    // Counted in each thread.
+    const denies = ["-P", world.path("in/state.json"), "-e", "trace=statx", "-e", "inject=statx:error=ENOENT:when=1"];
+    const program = new Program(["run", "--once", "--json", "--config", config], {
+      wrap: ["env", "UV_THREADPOOL_SIZE=1", "strace", "-f", "-qq", "-o", "/dev/null", ...denies],
+    });
+    await program.exited;
+    assert.doesNotMatch(program.events.map(({ message }) => message).join("\n"), /left out/);
+    assert.deepEqual([...treeOf(world.path("out")).keys()], ["state.json"]);
+  });
+
 // More than the 16 MiB of the reserve.
 const limited = spawnSync("prlimit", ["--fsize=20000000", "true"]).status === 0;
 
