@@ -206,7 +206,7 @@ function isSure(
   // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
   if (medium !== "" || (modified_ms === null && trust_size === 0)) return false;
   const isTold = delivered?.startsWith("sha256:") === true;
-  // Its beginning was perhaps taken from the version before, by samples; a source that digests by itself has said since that it is the same (but of what is too large for that).
+  // Its beginning was perhaps taken from the version before, by samples; a source that digests by itself has said since that it is the same, unless it is too large for that.
   const digests = lanes.get(source)?.device.source?.features.digests ?? [];
   const isPieced = store === "spool" && base !== null && digests.every((kind) => kind === "sha256");
   if (isTold && isPieced && queue.releasable.get(id)?.compared !== true) return false;
