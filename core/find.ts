@@ -223,7 +223,7 @@ export class Finder {
     const considering = new Considering(engine, lane);
     this.#beganMs = engine.clock.monotonicMs();
     // Also where nothing waits: what comes next may have been written before it is set.
-    this.#sourceNow();
+    this.#sourceNow(false);
     const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
@@ -562,11 +562,14 @@ export class Finder {
     return same && now - before.sinceMs >= settleMs;
   }
 
-  /** The source's own clock; undefined so long after it was set (by NTP, on a Pi without a battery), or perhaps was, as what was written right before that, and is perhaps not complete, seems to be old. */
-  #sourceNow(): number | undefined {
-    const sourceMs = this.#source.now?.();
-    if (sourceMs === undefined) return undefined;
+/** The source's own clock; undefined so long after it was set (by NTP, on a Pi without a battery), or perhaps was, as what was written right before that, and is perhaps not complete, seems to be old. `answers`: it has been asked, so that one that tells none now has none. */
+  #sourceNow(answers = true): number | undefined {
     const atMs = this.engine.clock.monotonicMs();
+    const sourceMs = this.#source.now?.();
+    if (sourceMs === undefined) {
+      if (answers) this.#setAtMs = atMs;
+      return undefined;
+    }
     const before = this.#clock;
     this.#clock = { sourceMs, atMs };
     const wasSet =

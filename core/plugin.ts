@@ -303,8 +303,8 @@ export interface Source {
   readonly changes$?: Observable<void>;
   /** Plain files below the root (and `unreadable` things), in any order, each once. Throws "offline", "denied", "transient". */
   list(signal: AbortSignal, options?: ListOptions): AsyncIterable<FileEntry>;
-  /** The source's own clock in ms since 1970, for "not changed for a while"; absent where it cannot be known. */
-  now?(): number;
+  /** The source's own clock in ms since 1970, for "not changed for a while"; absent, or undefined for now, where it cannot be known. */
+  now?(): number | undefined;
   /** The file as it is now; undefined when it is not there. Throws "offline", "denied", "transient". */
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
   /**

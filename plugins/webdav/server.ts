@@ -80,7 +80,7 @@ export class DavServer {
     return `${this.files}${hrefOf(this.#root)}${hrefOf(path)}`;
   }
 
-  /** The server's own time, in ms since 1970, once it said one. */
+  /** The server's own time, in ms since 1970; undefined where it does not say it: one without a clock must not (RFC 9110 §6.6.1). */
   now(): number | undefined {
     return this.#ahead === undefined ? undefined : this.clock.monotonicMs() + this.#ahead;
   }
@@ -106,7 +106,7 @@ export class DavServer {
     const turns = isReading(asked.body) ? this.#bodies : this.#questions;
     const answer = await turns.run(signal, () => this.#client.request({ ...asked, path: at === "" ? "/" : at, ...answerMs }, signal));
     const date = Date.parse(answer.headers.date ?? "");
-    if (!Number.isNaN(date)) this.#ahead = date - this.clock.monotonicMs();
+    this.#ahead = Number.isNaN(date) ? undefined : date - this.clock.monotonicMs();
     return answer;
   }
 

@@ -31,8 +31,8 @@ export class WebdavSource implements Source {
     return { ranges: this.#ranges, digests: [], concurrency: this.#concurrency, inPlace: false };
   }
 
-  now(): number {
-    return this.#server.now() ?? this.#server.clock.wallMs();
+  now(): number | undefined {
+    return this.#server.now();
   }
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {

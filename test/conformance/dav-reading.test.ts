@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, promises as fs, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, promises as fs, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import type http from "node:http";
 import https from "node:https";
 import type { AddressInfo } from "node:net";
@@ -10,7 +10,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { responseOf } from "../doubles/dav.js";
+import { Bench, FakeDevice, until as untilSo } from "../fake-device.js";
 import { calm, expectFault, until } from "./clause.js";
 import { davDevice } from "./dav-harness.js";
 import { listed, plain, scene, source } from "./dav-scene.js";
@@ -153,3 +155,39 @@ test(
     }
   },
 );
+
+for (const before of [false, true])
+  test(`what a server without a clock (no Date in its answers${before ? ", as it had before" : ""}) still writes is not complete because its time is long ago by another`, async (t) => {
+    const { double, device } = await scene(t, plain);
+    if (before) await listed(device);
+    double.instead = ({ response }) => {
+      response.sendDate = false;
+      return false;
+    };
+    const path = join(double.dir, "log.bin");
+    let [writtenMs, text] = [0, ""];
+    const write = (more: string) => {
+      writeFileSync(path, (text += more));
+      // Its clock begins anew at each start.
+      utimesSync(path, 60, 60);
+      writtenMs = performance.now();
+    };
+    const bench = new Bench(t);
+    const out = new FakeDevice("out");
+    const box = Object.assign(new FakeDevice("box"), { device: () => device });
+    const settleMs = 1000;
+    write("begun");
+    await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"], afterDelivery: "delete" }], {
+      device: { settleMs, intervalMs: 50 },
+    });
+    for (let n = 0; n < 8; n++) {
+      assert.ok(existsSync(path), `deleted ${Math.round(performance.now() - writtenMs)} ms after it was written`);
+      write(`, ${n}`);
+      await sleep(settleMs / 4);
+    }
+    // It learns the time.
+    double.instead = () => false;
+    await untilSo(bench, "it is delivered, and deleted", () => !existsSync(path));
+    assert.ok(performance.now() - writtenMs >= settleMs);
+    assert.equal(out.files.get("log.bin")?.bytes.toString(), text);
+  });
