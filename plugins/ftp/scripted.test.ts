@@ -9,6 +9,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { after, test } from "node:test";
 import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import type { FaultKind } from "../../core/errors.js";
@@ -490,6 +491,27 @@ for (const [rest, retr] of [
     assert.equal(lines.filter((line) => line.startsWith("REST")).length, 1);
     assert.equal(device.source!.features.ranges, false);
   });
+
+test("a server that takes REST, and gives the file from its first byte all the same: that is not taken for what was asked for", async () => {
+  const content = bytes(300_000);
+  let control: Socket | undefined;
+  const port = await dataPort((socket) => {
+    socket.on("error", () => socket.destroy());
+    socket.end(content, () => control?.write("226 done\r\n"));
+  });
+  const { device } = await scripted((line, socket) => {
+    control = socket;
+    if (line.startsWith("SIZE")) return `213 ${content.length}`;
+    if (line === "EPSV") return `229 ok (|||${port}|)`;
+    if (line.startsWith("REST")) return "350 from there";
+    return line.startsWith("RETR") ? "150 here it is" : undefined;
+  });
+  const entry = { path: "a.bin", kind: "file" as const, size: content.length };
+  const read = async (offset: number) => buffer(await device.source!.open(entry, offset, calm()));
+  await expectFault(read(200_000), "changed");
+  assert.ok((await read(200_000)).equals(content.subarray(200_000)));
+  assert.equal(device.source!.features.ranges, false);
+});
 
 for (const refusal of ["451 /.a.bin.part: Append/Restart not permitted, try again", "502 no such command"])
   test(`a server that appends to no file (${refusal.slice(0, 3)}) gets what broke off whole again, and is known`, async () => {

@@ -75,7 +75,7 @@ export class FtpSource implements Source {
     const lease = await this.#pool.lease(signal);
     const { connection } = lease;
     try {
-      const wire = await connection.run(what, async () => {
+      const { wire, size } = await connection.run(what, async () => {
         const path = wirePath(connection.root, entry.path);
         const [size, modifiedMs] = await Promise.all([
           connection.size(path),
@@ -85,15 +85,32 @@ export class FtpSource implements Source {
         const retimed = modifiedMs !== undefined && size === entry.size && Math.abs(modifiedMs - (entry.modifiedMs ?? 0)) >= 1000;
         if (size < entry.size || offset > entry.size || retimed)
           throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${size} now`);
-        return path;
+        return { wire: path, size };
       });
-      return Readable.from(bytes({ lease, wire, entry, offset, what, received: this.#received(connection, wire, offset) }), {
+      const received = this.#received(connection, wire, offset);
+      return Readable.from(this.#expectFrom(offset, size, entry, bytes({ lease, wire, entry, offset, what, received }), signal), {
         highWaterMark: 1,
       });
     } catch (error) {
       lease.end(isFault(error) && !connection.closed);
       throw error;
     }
+  }
+
+  /** A server that takes REST and gives the file from its first byte all the same gives more than there is behind `offset`: what came is not what was asked for. */
+  async *#expectFrom(
+    offset: number,
+    size: number,
+    entry: FileEntry,
+    given: ReturnType<typeof bytes>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Buffer> {
+    const hadMore = yield* given;
+    if (!hadMore || offset === 0 || this.#wholeOnly || size > entry.size) return;
+    // It may have grown since.
+    if ((await this.stat(entry.path, signal))?.size !== size) return;
+    this.#wholeOnly = true;
+    throw new Fault("changed", `the server was asked for ${entry.path} from byte ${offset} on (REST), and gave another part of it`);
   }
 
   /** From a server that takes no REST all of it comes, and what is before `offset` is thrown away. */
@@ -153,8 +170,8 @@ interface Wanted {
   readonly received: AsyncGenerator<Buffer>;
 }
 
-/** The bytes from `offset` to the entry's size. The connection goes back when all came and the server's last answer was read. */
-async function* bytes({ lease, wire, entry, offset, what, received }: Wanted): AsyncGenerator<Buffer> {
+/** The bytes from `offset` to the entry's size; returns whether more came. The connection goes back when all came and the server's last answer was read. */
+async function* bytes({ lease, wire, entry, offset, what, received }: Wanted): AsyncGenerator<Buffer, boolean> {
   const { connection } = lease;
   let left = entry.size - offset;
   let whole = left === 0;
@@ -167,13 +184,15 @@ async function* bytes({ lease, wire, entry, offset, what, received }: Wanted): A
       left -= part.length;
       if (part.length > 0) yield part;
       // It grew: the rest is not asked for, and only closing the connection stops it.
-      if (part.length < next.value.length) return;
+      if (part.length < next.value.length) return true;
     }
     if (!whole) whole = (await connection.run(what, () => received.next())).done === true;
+    return !whole;
   } catch (error) {
     whole = !connection.closed;
     // All is here, whatever the server thinks of it.
     if (left > 0) throw whole && isFault(error, "rejected") && (await hasGone(connection, wire, what)) ? missing(entry) : error;
+    return false;
   } finally {
     lease.end(whole);
     await received.return(undefined).catch(() => undefined);
