@@ -5,6 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
+import { ifThere } from "../../core/stat.js";
 import { Answer } from "./answer.js";
 import { factLine, ftpTime, parseFtpTime } from "./listing.js";
 import { corePathOf, fileError, wirePath, type Place } from "./root.js";
@@ -138,9 +139,10 @@ async function renamed({ shared: { arrivals, options } }: Session, { root, name 
   const rename = () => root.rename(from, to, options.overwrite);
   const stats = await root.lstat(from);
   if (stats.isDirectory()) return arrivals.moveDir(root.outer(from), root.outer(to), rename);
+  const was = await ifThere(root.lstat(to));
   await rename();
   await arrivals.forgotten(root.outer(from));
-  if (stats.isFile() && !isPartial(to)) await arrivals.arrived(root.outer(to), name, stats.size);
+  if (stats.isFile() && !isPartial(to)) await arrivals.arrived(root.outer(to), name, stats.size, was);
 }
 
 /** Copies, as ProFTPD's mod_copy has it: a client that holds an earlier version here sends only what is new. Nothing is replaced. */

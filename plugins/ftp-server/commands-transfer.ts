@@ -103,7 +103,7 @@ async function store(session: Session, arg: Buffer, verb: "STOR" | "APPE"): Prom
     const { handle, stats, made } = await login.root.open(place, "create");
     try {
       const start = startOf(verb, rest, stats, shared.options.overwrite);
-      await receive(session, { handle, start, size: stats.size, made, place, login, verb });
+      await receive(session, { handle, start, was: stats, made, place, login, verb });
     } finally {
       await handle.close();
     }
@@ -124,7 +124,7 @@ interface Incoming {
   readonly handle: FileHandle;
   readonly start: number;
   /** Before this upload. */
-  readonly size: number;
+  readonly was: Stats;
   readonly made: boolean;
   readonly place: Place;
   readonly login: Login;
@@ -142,7 +142,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
   };
   try {
     await transferring(session, file.verb, async (socket, transfer) => {
-      if (file.start < file.size) await handle.truncate(file.start);
+      if (file.start < file.was.size) await handle.truncate(file.start);
       let unsynced = 0;
       for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
         transfer.busy = true;
@@ -166,7 +166,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
     throw error;
   }
   if (isPartial(place)) await arrivals.forgotten(outer);
-  else await arrivals.arrived(outer, login.name, at);
+  else await arrivals.arrived(outer, login.name, at, file.made ? undefined : file.was);
   await session.reply(226, `${at} bytes are stored.`);
 }
 

@@ -20,13 +20,21 @@ import type { Arrivals, Writers } from "./shared.js";
 /** What arrived before so many others is old enough to have settled by itself. */
 const mostFinished = 10_000;
 
+type Was = Pick<Stats, "size" | "mtimeMs">;
+
+interface Finished {
+  readonly text: string;
+  /** What it replaced. */
+  readonly was?: Was;
+}
+
 export class Inbox implements Source, Arrivals {
   readonly features: SourceFeatures = { ranges: true, digests: ["sha256"], concurrency: 4, inPlace: true };
   readonly changes$ = new Subject<void>();
   readonly #context: PluginContext;
   readonly #writers: Writers;
   /** Size, time and inode of what arrived since the start, the newest last. */
-  readonly #finished = new Map<string, string>();
+  readonly #finished = new Map<string, Finished>();
   #root: Root | undefined;
 
   constructor(context: PluginContext, writers: Writers) {
@@ -50,9 +58,9 @@ export class Inbox implements Source, Arrivals {
     return this.#root;
   }
 
-  async arrived(place: Place, user: string, bytes: number): Promise<void> {
+  async arrived(place: Place, user: string, bytes: number, was?: Was): Promise<void> {
     const path = corePathOf(place);
-    this.#finish(path, textOf(await this.root.lstat(place)));
+    this.#finish(path, { text: textOf(await this.#apart(place, was)), ...(was === undefined ? {} : { was }) });
     await this.#remember(path, undefined);
     this.#context.say("info", `${user} sent ${path}`, { user, path, size: bytes });
     this.changes$.next();
@@ -67,7 +75,18 @@ export class Inbox implements Source, Arrivals {
 
   async retimed(place: Place): Promise<void> {
     const path = corePathOf(place);
-    if (this.#finished.has(path)) this.#finished.set(path, textOf(await this.root.lstat(place)));
+    const finished = this.#finished.get(path);
+    if (finished !== undefined) this.#finished.set(path, { ...finished, text: textOf(await this.#apart(place, finished.was)) });
+  }
+
+  /** Clients set times by the second, and those without a clock all the same one: what has size and time of what it replaced would be taken for that, and be deleted with it. */
+  async #apart(place: Place, was?: Was): Promise<Stats> {
+    const stats = await this.root.lstat(place);
+    const second = (ms: number) => Math.floor(ms / 1000);
+    if (stats.size !== was?.size || second(stats.mtimeMs) !== second(was.mtimeMs) || stats.mtimeMs > was.mtimeMs) return stats;
+    // Node may set it some nanoseconds too early, which `entryOf` shows as the millisecond before.
+    await this.root.setTime(place, Math.trunc(was.mtimeMs) + 2);
+    return this.root.lstat(place);
   }
 
   async moveDir(from: Place, to: Place, rename: () => Promise<void>): Promise<void> {
@@ -220,13 +239,13 @@ export class Inbox implements Source, Arrivals {
 
   #settled(path: string, stats: Stats): boolean | undefined {
     if (this.#writers.has(path)) return false;
-    if (this.#finished.get(path) === textOf(stats)) return true;
+    if (this.#finished.get(path)?.text === textOf(stats)) return true;
     return this.#context.memory.get(brokenKey(path)) === stats.size ? false : undefined;
   }
 
-  #finish(path: string, text: string): void {
+  #finish(path: string, finished: Finished): void {
     this.#finished.delete(path);
-    this.#finished.set(path, text);
+    this.#finished.set(path, finished);
     const [oldest] = this.#finished.keys();
     if (this.#finished.size > mostFinished && oldest !== undefined) this.#finished.delete(oldest);
   }

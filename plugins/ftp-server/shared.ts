@@ -4,6 +4,7 @@
  * One file is written by one connection at a time. A client that lost its link comes back while its old transfer still hangs in the
  * server: the old one is ended for it, and the client is told to ask the size again, because bytes may have come in between.
  */
+import type { Stats } from "node:fs";
 import type { SecureContext } from "node:tls";
 import type { Clock, Level } from "../../core/plugin.js";
 import { Answer } from "./answer.js";
@@ -14,8 +15,8 @@ import type { Place, Root } from "./root.js";
 import type { Login } from "./session.js";
 
 export interface Arrivals {
-  /** A file is whole and durable: `place` is below the server's root. */
-  arrived(place: Place, user: string, bytes: number): Promise<void>;
+  /** A file is whole and durable: `place` is below the server's root. `was`: what it replaced there, as that was. */
+  arrived(place: Place, user: string, bytes: number, was?: Pick<Stats, "size" | "mtimeMs">): Promise<void>;
   /** An upload broke, and left a part under its own name. */
   broken(place: Place, user: string, bytes: number): Promise<void>;
   /** The time of a file was set: it is as whole as before. */

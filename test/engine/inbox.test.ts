@@ -1,0 +1,50 @@
+/** What clients send into the bundled FTP server, and what core does with it there. */
+import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { startOwn } from "../conformance/ftp-servers.js";
+import { RawFtp } from "../conformance/raw-ftp.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+for (const how of ["in place", "by its name"])
+  test(`what a client puts over a file while that is delivered, ${how}, with its size and time (no clock), is not deleted for it: it arrives, too`, async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-inbox-"));
+    const server = await startOwn({ root: dir, users: { tester: { password: "p", root: "." } } });
+    const client = await RawFtp.login(server.port ?? 0, "tester", "p");
+    t.after(async () => {
+      client.socket.destroy();
+      await server.close();
+      rmSync(dir, { recursive: true });
+    });
+    const put = async (text: string) => {
+      const name = how === "in place" ? "a.raw" : ".a.part";
+      assert.match(await client.store(`STOR ${name}`, Buffer.from(text)), /^226/);
+      assert.match(await client.ask(`MFMT 19800101000000 ${name}`), /^213/);
+      if (name === "a.raw") return;
+      assert.match(await client.ask(`RNFR ${name}`), /^350/);
+      assert.match(await client.ask("RNTO a.raw"), /^250/);
+    };
+    await put("first");
+    const bench = new Bench(t);
+    const box = Object.assign(new FakeDevice("box"), { device: () => server });
+    const out = new FakeDevice("out");
+    let isCommitting = false;
+    let go: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (go = resolve));
+    out.before = (call) => {
+      if (!call.startsWith("commit")) return undefined;
+      isCommitting = true;
+      return held;
+    };
+    await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"], afterDelivery: "delete" }]);
+    await until(bench, "it is being given its name", () => isCommitting);
+    await put("2nd..");
+    await put("other");
+    out.before = () => undefined;
+    go();
+    await until(bench, "it is deleted", () => !existsSync(join(dir, "a.raw")));
+    const arrived = [...out.files.values()].map(({ bytes }) => bytes.toString());
+    assert.ok(arrived.includes("other"), arrived.join());
+  });
