@@ -562,7 +562,7 @@ export class Finder {
     return same && now - before.sinceMs >= settleMs;
   }
 
-/** The source's own clock; undefined so long after it was set (by NTP, on a Pi without a battery), or perhaps was, as what was written right before that, and is perhaps not complete, seems to be old. `answers`: it has been asked, so that one that tells none now has none. */
+  /** The source's own clock; undefined so long after it was set (by NTP, on a Pi without a battery), or perhaps was, as what was written right before that, and is perhaps not complete, seems to be old. `answers`: it has been asked, so that one that tells none now has none. */
   #sourceNow(answers = true): number | undefined {
     const atMs = this.engine.clock.monotonicMs();
     const sourceMs = this.#source.now?.();
