@@ -290,9 +290,10 @@ async function spelledOtherwise({ device: { tree }, config, name }: Lane, signal
   for (let path = archiveOf(config); tree !== undefined && path !== ""; path = parentOf(path)) {
     if ((await tree.stat(path, signal)) === undefined) continue;
     const there = (await entriesIfAny(tree, parentOf(path), signal)).map((entry) => entry.path);
-    if (there.includes(path)) continue;
-    const other = there.find((it) => folded(it, "case") === folded(path, "case")) ?? "otherwise";
-    return `its archive ${path} is there as ${other}, and what is in it would be found as new: rename that, or say so in "archiveDir" of ${name}`;
+    // What is listed under no name at all is hidden by its server: nothing in it is found.
+    const other = there.includes(path) ? undefined : there.find((it) => folded(it, "case") === folded(path, "case"));
+    if (other !== undefined)
+      return `its archive ${path} is there as ${other}, and what is in it would be found as new: rename that, or say so in "archiveDir" of ${name}`;
   }
   return undefined;
 }

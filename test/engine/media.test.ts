@@ -332,6 +332,20 @@ test("a card comes back with another content of the same size and time: it is fe
   assert.deepEqual(seen(), ["before", "behind"]);
 });
 
+test("an archive that its server hides is no archive in another case", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const files = new Map([["a.bin", { bytes: Buffer.from("a"), modifiedMs: t0 }]]);
+  card.insert("card-1", files);
+  card.files.get = (path) => (path === "archive" ? { bytes: Buffer.alloc(0), modifiedMs: t0 } : files.get(path));
+  const routes = [{ from: "card", to: ["out"], afterDelivery: "archive" }] as const;
+  await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, routes, { device: { archiveDir: "archive" } });
+  const failed = () => [...bench.daemon.engine.queue.releasable.values()].flatMap((it) => it.failed ?? []);
+  await until(bench, "it was tried", () => failed().length === 1);
+  // The fake moves nothing: that was asked of it.
+  assert.deepEqual(failed(), ["not here"]);
+});
+
 test("an archive that is there in another case is looked at once for all files, and none is read for that", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
