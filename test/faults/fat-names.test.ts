@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, statfsSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, statfsSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
 import { mountExfat, unmount } from "../small-disk.js";
@@ -216,9 +216,10 @@ for (const mode of ["mirror", "two-way"] as const)
       }
       const { moved } = await statusOf(config);
       assert.ok(moved.pushed < 24_000_000, `${moved.pushed} bytes were sent`);
-      // What is written anew is tried.
-      world.file("in/large.bin", "small by now");
-      // It may be brought in between, empty.
+      // What is written anew is tried. By one rename: a round between the emptying and the writing would bring an empty file first,
+      // and lay that into the trash for the next.
+      world.file("new", "small by now");
+      renameSync(world.path("new"), world.path("in/large.bin"));
       const there = world.path("out/large.bin");
       await until("that it comes", () => existsSync(there) && readFileSync(there, "utf8") === "small by now");
       program.signal("SIGTERM");
