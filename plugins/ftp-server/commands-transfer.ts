@@ -10,13 +10,14 @@ import type { Socket } from "node:net";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { TLSSocket } from "node:tls";
+import { codeOf } from "../../core/errors.js";
 import { syncData } from "../../core/fs.js";
 import { tlsPieceBytes } from "../../core/net.js";
 import { Answer, answerOf } from "./answer.js";
 import { isPartial, need, permOf } from "./commands-files.js";
 import { factLine, listLine } from "./listing.js";
 import { expectEnded } from "./passive.js";
-import { corePathOf, fileError, wireName, wirePath, type Place } from "./root.js";
+import { corePathOf, fileError, wireName, wirePath, type Place, type Root } from "./root.js";
 import type { Login, Session, Transfer, Verb, Verbs } from "./session.js";
 
 /** So much may wait for the medium: it keeps the last sync short, and the sender no faster than the disk. */
@@ -100,15 +101,35 @@ async function store(session: Session, arg: Buffer, verb: "STOR" | "APPE"): Prom
   const outer = login.root.outer(place);
   const release = await shared.writers.claim(corePathOf(outer), login.name, (why) => session.transfer?.abort(why));
   try {
-    const { handle, stats, made } = await login.root.open(place, "create");
+    const { handle, stats, made } = await openToWrite(session, place, login);
     try {
       const start = startOf(verb, rest, stats, shared.options.overwrite);
-      await receive(session, { handle, start, was: stats, made, place, login, verb });
+      const goesOn = start > 0 && shared.arrivals.isBroken(outer, stats.size);
+      await receive(session, { handle, start, was: stats, made, goesOn, place, login, verb });
     } finally {
       await handle.close();
     }
   } finally {
     release();
+  }
+}
+
+/** That an upload begins is noted before there is a name. */
+async function openToWrite({ shared }: Session, place: Place, { root }: Login): ReturnType<Root["open"]> {
+  const open = (access: "write" | "create") => root.open(place, access);
+  if (isPartial(place)) return open("create");
+  try {
+    return await open("write");
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") throw error;
+  }
+  const outer = root.outer(place);
+  await shared.arrivals.begun(outer);
+  try {
+    return await open("create");
+  } catch (error) {
+    await shared.arrivals.forgotten(outer);
+    throw error;
   }
 }
 
@@ -126,6 +147,8 @@ interface Incoming {
   /** Before this upload. */
   readonly was: Stats;
   readonly made: boolean;
+  /** What is there is of an upload that broke. */
+  readonly goesOn: boolean;
   readonly place: Place;
   readonly login: Login;
   readonly verb: string;
@@ -142,6 +165,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
   };
   try {
     await transferring(session, file.verb, async (socket, transfer) => {
+      if (!file.made && !isPartial(place)) await arrivals.begun(outer);
       if (file.start < file.was.size) await handle.truncate(file.start);
       let unsynced = 0;
       for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
@@ -166,6 +190,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
     throw error;
   }
   if (isPartial(place)) await arrivals.forgotten(outer);
+  else if (file.verb === "APPE" && !file.goesOn) await arrivals.appended(outer, login.name, at);
   else await arrivals.arrived(outer, login.name, at, file.made ? undefined : file.was);
   await session.reply(226, `${at} bytes are stored.`);
 }
@@ -178,6 +203,7 @@ async function keepBroken(session: Session, file: Incoming, at: number, kept: ()
     // Nothing came: then there is nothing to keep but a name that would look like an empty file.
     if (file.made && at === 0) {
       await login.root.unlink(place);
+      if (!isPartial(place)) await shared.arrivals.forgotten(outer);
       return;
     }
     await kept();

@@ -124,6 +124,69 @@ test("a broken upload keeps what came, and is surely not settled until it goes o
   ftp.close();
 });
 
+test("an upload in whose middle this program is killed is known to be torn by the next: noted before the file is touched, until it goes on or something else is there", async () => {
+  const ftp = await login();
+  const sizes: unknown[] = [];
+  const set = heard.memory.set.bind(heard.memory);
+  heard.memory.set = async (key, value) => {
+    if (value !== undefined) sizes.push(existsSync(real("killed.bin")) ? (await fs.stat(real("killed.bin"))).size : "nothing");
+    return set(key, value);
+  };
+  assert.match(await ftp.store("STOR killed.bin", bytes(5000)), /^226/);
+  const data = await ftp.data();
+  assert.match(await ftp.ask("STOR killed.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(real("killed.bin"))).size === 1000);
+  heard.memory.set = set;
+  assert.deepEqual(sizes, ["nothing", 5000]);
+  const key = "broken u/killed.bin";
+  const next = async () => {
+    const after = context();
+    await after.memory.set(key, heard.memory.get(key));
+    const started = await startOwn({ root: base, users: { u: { password: "p" } } }, after);
+    return { started, settled: async () => (await started.source.stat("u/killed.bin", calm()))?.settled };
+  };
+  const [first, second] = [await next(), await next()];
+  data.resetAndDestroy();
+  assert.match(await ftp.answer(), /^426/);
+  ftp.close();
+  assert.equal(await first.settled(), false);
+  assert.equal(await second.settled(), false);
+  const again = await RawFtp.login(first.started.port ?? 0, "u", "p");
+  assert.match(await again.store("APPE killed.bin", bytes(4000)), /^226/);
+  again.close();
+  assert.equal(await first.settled(), true, "it went on");
+  assert.equal(await second.settled(), undefined, "somebody else put something there");
+  for (const { started } of [first, second]) await started.close();
+});
+
+test("an upload that leaves nothing, or is refused, leaves no word that something is torn", async () => {
+  const ftp = await login();
+  const empty = await ftp.data();
+  assert.match(await ftp.ask("STOR nothing.bin"), /^150/);
+  empty.resetAndDestroy();
+  assert.match(await ftp.answer(), /^426/);
+  await fs.mkdir(real("a-directory"), { recursive: true });
+  assert.match(await ftp.store("STOR a-directory/to/x.bin", bytes(10)), /^5/);
+  assert.match(await ftp.store("STOR a-directory", bytes(10)), /^5/);
+  for (const path of ["nothing.bin", "a-directory/to/x.bin", "a-directory"]) assert.equal(heard.memory.get(`broken u/${path}`), undefined, path);
+  ftp.close();
+});
+
+test("what is put behind a file that is whole may be a piece: it is not settled by its answer", async () => {
+  const ftp = await login();
+  const settled = async () => (await server.source.stat("u/pieces.log", calm()))?.settled;
+  for (let n = 1; n < 4; n++) {
+    assert.match(await ftp.store("APPE pieces.log", bytes(10)), /^226/);
+    assert.equal(await settled(), undefined);
+  }
+  assert.match(await ftp.store("STOR pieces.log", bytes(10)), /^226/);
+  assert.equal(await settled(), true);
+  assert.match(await ftp.store("APPE pieces.log", bytes(10)), /^226/);
+  assert.equal(await settled(), undefined);
+  ftp.close();
+});
+
 test("a reset right behind the bytes is no end of an upload", async () => {
   const ftp = await login();
   for (const size of [500, 100_000]) {

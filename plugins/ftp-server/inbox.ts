@@ -2,8 +2,8 @@
  * What clients finished sending, as a Source over the server's root.
  *
  * Hidden partials (`.*.part`) are not listed. A file whose upload ended with its answer, or that was given its name, is `settled`; one that
- * is being written, or whose upload broke, is surely not. That a broken upload is broken is remembered over a restart; what a power cut
- * left of an upload that ran is not known, and core finds out by waiting.
+ * is being written, or whose upload broke, is surely not, also after a kill or a power cut. What was put behind a whole file may
+ * be a piece: core finds out by waiting.
  */
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
@@ -19,6 +19,9 @@ import type { Arrivals, Writers } from "./shared.js";
 
 /** What arrived before so many others is old enough to have settled by itself. */
 const mostFinished = 10_000;
+
+/** In the device's memory, in place of how many bytes came: an upload ran when this process ended, and nobody saw how far it came. */
+const ofAnySize = -1;
 
 type Was = Pick<Stats, "size" | "mtimeMs">;
 
@@ -64,6 +67,27 @@ export class Inbox implements Source, Arrivals {
     await this.#remember(path, undefined);
     this.#context.say("info", `${user} sent ${path}`, { user, path, size: bytes });
     this.changes$.next();
+  }
+
+  async appended(place: Place, user: string, bytes: number): Promise<void> {
+    const path = corePathOf(place);
+    this.#finished.delete(path);
+    await this.#remember(path, undefined);
+    this.#context.say("info", `${user} sent more of ${path}`, { user, path, size: bytes });
+    this.changes$.next();
+  }
+
+  async begun(place: Place): Promise<void> {
+    await this.#context.memory.set(brokenKey(corePathOf(place)), ofAnySize);
+  }
+
+  isBroken(place: Place, bytes: number): boolean {
+    return this.#isTorn(corePathOf(place), bytes);
+  }
+
+  #isTorn(path: string, bytes: number): boolean {
+    const broken = this.#context.memory.get(brokenKey(path));
+    return broken === bytes || broken === ofAnySize;
   }
 
   async broken(place: Place, user: string, bytes: number): Promise<void> {
@@ -160,7 +184,7 @@ export class Inbox implements Source, Arrivals {
       for await (const batch of this.root.read(dir)) {
         throwIfAborted(signal);
         for (const { name, stats } of batch) {
-          yield this.entryOf(corePathOf([...dir, name]), stats);
+          yield await this.#seen(corePathOf([...dir, name]), stats);
           throwIfAborted(signal);
         }
       }
@@ -174,7 +198,7 @@ export class Inbox implements Source, Arrivals {
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
     throwIfAborted(signal);
     try {
-      return this.entryOf(path, await this.root.lstat(placeOfCorePath(path)));
+      return await this.#seen(path, await this.root.lstat(placeOfCorePath(path)));
     } catch (error) {
       if (["ENOENT", "ENOTDIR", "ELOOP", "EINVAL", "ENAMETOOLONG"].includes(codeOf(error))) return undefined;
       throw faultOfErrno(error, `cannot look at ${path}`);
@@ -228,6 +252,12 @@ export class Inbox implements Source, Arrivals {
     return this.#writers.hold(...paths);
   }
 
+  /** What an upload left that ended with this program is torn as long as it stays so; what somebody puts in its place is not. */
+  async #seen(path: string, stats: Stats): Promise<FileEntry> {
+    if (this.#context.memory.get(brokenKey(path)) === ofAnySize && !this.#writers.has(path)) await this.#remember(path, stats.size);
+    return this.entryOf(path, stats);
+  }
+
   entryOf(path: string, stats: Stats): FileEntry {
     const stamp = { size: stats.size, ...timeOf(Math.trunc(stats.mtimeMs)), inode: String(stats.ino) };
     if (stats.isDirectory()) return { path, kind: "directory", ...stamp };
@@ -240,7 +270,7 @@ export class Inbox implements Source, Arrivals {
   #settled(path: string, stats: Stats): boolean | undefined {
     if (this.#writers.has(path)) return false;
     if (this.#finished.get(path)?.text === textOf(stats)) return true;
-    return this.#context.memory.get(brokenKey(path)) === stats.size ? false : undefined;
+    return this.#isTorn(path, stats.size) ? false : undefined;
   }
 
   #finish(path: string, finished: Finished): void {

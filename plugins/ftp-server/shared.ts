@@ -15,8 +15,14 @@ import type { Place, Root } from "./root.js";
 import type { Login } from "./session.js";
 
 export interface Arrivals {
+  /** An upload is about to make or change a file under its own name: durable, so that what a kill or a power cut leaves is known to be a part. */
+  begun(place: Place): Promise<void>;
+  /** Whether what is at this place is known to be the part of an upload. */
+  isBroken(place: Place, bytes: number): boolean;
   /** A file is whole and durable: `place` is below the server's root. `was`: what it replaced there, as that was. */
   arrived(place: Place, user: string, bytes: number, was?: Pick<Stats, "size" | "mtimeMs">): Promise<void>;
+  /** Something was put behind what was whole: durable, but perhaps only a piece, as of a program that sends a log while it is written. */
+  appended(place: Place, user: string, bytes: number): Promise<void>;
   /** An upload broke, and left a part under its own name. */
   broken(place: Place, user: string, bytes: number): Promise<void>;
   /** The time of a file was set: it is as whole as before. */
