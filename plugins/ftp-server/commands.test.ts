@@ -169,7 +169,8 @@ test("an upload that leaves nothing, or is refused, leaves no word that somethin
   await fs.mkdir(real("a-directory"), { recursive: true });
   assert.match(await ftp.store("STOR a-directory/to/x.bin", bytes(10)), /^5/);
   assert.match(await ftp.store("STOR a-directory", bytes(10)), /^5/);
-  for (const path of ["nothing.bin", "a-directory/to/x.bin", "a-directory"]) assert.equal(heard.memory.get(`broken u/${path}`), undefined, path);
+  for (const path of ["nothing.bin", "a-directory/to/x.bin", "a-directory"])
+    assert.equal(heard.memory.get(`broken u/${path}`), undefined, path);
   ftp.close();
 });
 
