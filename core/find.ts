@@ -49,8 +49,9 @@ const furthest: readonly AfterDelivery[] = ["keep", "archive", "delete"];
 /** A file that has not settled, as it was seen last. */
 export interface Seen {
   readonly size: number;
-  /** The source says that it is being written. */
+  /** The source says that it is not complete; and perhaps why, where it is not being written. */
   readonly written: boolean;
+  readonly reason?: string;
 }
 
 /** What a copy route may want and a listing had to leave out (it cannot be read, is a link, …): how many paths, how many of them are neither links nor special files, and the first. */
@@ -127,8 +128,8 @@ export class Finder {
   settling(path: string): (Seen & { readonly inMs: number }) | undefined {
     const seen = this.#unsettled.get(path);
     if (seen === undefined) return undefined;
-    const { size, written, sinceMs } = seen;
-    return { size, written, inMs: Math.max(0, sinceMs + this.lane.config.settleMs - this.engine.clock.monotonicMs()) };
+    const { sinceMs, modifiedMs: _, ...rest } = seen;
+    return { ...rest, inMs: Math.max(0, sinceMs + this.lane.config.settleMs - this.engine.clock.monotonicMs()) };
   }
 
   /** Of a version that was taken away at its source: why it is not known what is there again; undefined where nothing is, or that is known. */
@@ -546,8 +547,10 @@ export class Finder {
     const now = this.engine.clock.monotonicMs();
     const before = this.#unsettled.get(entry.path);
     const same = before?.size === entry.size && before.modifiedMs === entry.modifiedMs;
-    if (before === undefined || !same)
-      this.#unsettled.set(entry.path, { size: entry.size, modifiedMs: entry.modifiedMs, sinceMs: now, written: entry.settled === false });
+    const { size, modifiedMs, reason } = entry;
+    const sinceMs = same ? before.sinceMs : now;
+    const written = entry.settled === false;
+    this.#unsettled.set(entry.path, { size, modifiedMs, sinceMs, written, ...(reason === undefined ? {} : { reason }) });
     if (entry.settled === false) return false;
     const sourceNow = this.#sourceNow();
     if (

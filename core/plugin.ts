@@ -207,6 +207,7 @@ export interface FileEntry extends Stamp {
   readonly path: string;
   /** `unreadable`: something is there that cannot be listed or is no plain file; `reason` says why. It costs only itself. */
   readonly kind: "file" | "directory" | "unreadable";
+  /** Also of a file that is not `settled`, where it is not being written. */
   readonly reason?: string;
   /** Of what is `unreadable`: a link, pipe, socket or device. No content of a file is left out with it. */
   readonly special?: true;

@@ -392,7 +392,11 @@ function lastReasons(engine: Engine, name: string, role: "source" | "target"): R
 function settlingReason(engine: Engine, source: string, path: string): Reason | undefined {
   const seen = engine.finders.get(source)?.settling(path);
   if (seen === undefined) return undefined;
-  if (seen.written) return { code: "settling", text: `it is still being written, says ${source} (${sizeText(seen.size)} so far)` };
+  if (seen.written) {
+    const how =
+      seen.reason === undefined ? `it is still being written, says ${source}` : `it is not complete, says ${source}: ${seen.reason}`;
+    return { code: "settling", text: `${how} (${sizeText(seen.size)} so far)` };
+  }
   return {
     code: "settling",
     text: `it has not settled yet (${sizeText(seen.size)}): it counts as complete in ${durationText(seen.inMs / 1000)} if it stays the same ("settle")`,

@@ -23,6 +23,8 @@ const mostFinished = 10_000;
 /** In the device's memory, in place of how many bytes came: an upload ran when this process ended, and nobody saw how far it came. */
 const ofAnySize = -1;
 
+const brokeOff = "its upload broke off; its client may go on with it";
+
 type Was = Pick<Stats, "size" | "mtimeMs">;
 
 interface Finished {
@@ -264,7 +266,8 @@ export class Inbox implements Source, Arrivals {
     if (!stats.isFile())
       return { path, kind: "unreadable", ...stamp, reason: stats.isSymbolicLink() ? "a symbolic link" : "no plain file", special: true };
     const settled = this.#settled(path, stats);
-    return { path, kind: "file", ...stamp, ...(settled === undefined ? {} : { settled }) };
+    const torn = settled === false && !this.#writers.has(path);
+    return { path, kind: "file", ...stamp, ...(settled === undefined ? {} : { settled }), ...(torn ? { reason: brokeOff } : {}) };
   }
 
   #settled(path: string, stats: Stats): boolean | undefined {

@@ -1,9 +1,11 @@
 /** What clients send into the bundled FTP server, and what core does with it there. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { why } from "../../core/why.js";
+import { until as untilTold } from "../conformance/clause.js";
 import { startOwn } from "../conformance/ftp-servers.js";
 import { RawFtp } from "../conformance/raw-ftp.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -48,3 +50,29 @@ for (const how of ["in place", "by its name"])
     const arrived = [...out.files.values()].map(({ bytes }) => bytes.toString());
     assert.ok(arrived.includes("other"), arrived.join());
   });
+
+test("why: an upload that broke off is told so, and is not said to be written still", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-inbox-"));
+  const server = await startOwn({ root: dir, users: { tester: { password: "p", root: "." } } });
+  const client = await RawFtp.login(server.port ?? 0, "tester", "p");
+  t.after(async () => {
+    client.socket.destroy();
+    await server.close();
+    rmSync(dir, { recursive: true });
+  });
+  const bench = new Bench(t);
+  const box = Object.assign(new FakeDevice("box"), { device: () => server });
+  const out = new FakeDevice("out");
+  const data = await client.data();
+  assert.match(await client.ask("STOR a.raw"), /^150/);
+  data.write("begun");
+  await until(bench, "its bytes to be there", () => existsSync(join(dir, "a.raw")) && statSync(join(dir, "a.raw")).size === 5);
+  await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"] }]);
+  const reasons = async () =>
+    (await why(bench.daemon.engine, "a.raw", true, new AbortController().signal)).flatMap(({ reasons }) => reasons.map(({ text }) => text));
+  const tells = (text: string) => async () => (await reasons()).includes(text);
+  await untilTold("it is seen", tells("it is still being written, says box (5 B so far)"));
+  data.resetAndDestroy();
+  assert.match(await client.answer(), /^426/);
+  await untilTold("it is told", tells("it is not complete, says box: its upload broke off; its client may go on with it (5 B so far)"));
+});
