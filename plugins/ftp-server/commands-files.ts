@@ -39,6 +39,20 @@ export function isPartial(place: Place): boolean {
   return name.startsWith(".") && name.endsWith(".part");
 }
 
+/** Runs what makes a new file. Of one under its own name it is noted before that it is not whole yet. */
+export async function makes<T>(session: Session, place: Place, make: () => Promise<T>): Promise<T> {
+  if (isPartial(place)) return make();
+  const { arrivals } = session.shared;
+  const outer = session.login().root.outer(place);
+  await arrivals.begun(outer);
+  try {
+    return await make();
+  } catch (error) {
+    await arrivals.forgotten(outer);
+    throw error;
+  }
+}
+
 /** `finish`: what was sent gets its time and its name, or is discarded: it takes no more room. */
 export type Right = "write" | "rename" | "delete" | "finish";
 
@@ -172,7 +186,9 @@ async function copied(session: Session, from: Place, to: Place): Promise<void> {
   const outer = root.outer(to);
   const release = await shared.writers.claim(corePathOf(outer), name, () => undefined);
   try {
-    const size = await root.copy(from, to, session.ended);
+    const copy = () => root.copy(from, to, session.ended);
+    const isTaken = (await ifThere(root.lstat(to))) !== undefined;
+    const size = isTaken ? await copy() : await makes(session, to, copy);
     if (isPartial(to)) await shared.arrivals.forgotten(outer);
     else await shared.arrivals.arrived(outer, name, size);
     await session.reply(250, `${size} bytes are copied.`);

@@ -14,7 +14,7 @@ import { codeOf } from "../../core/errors.js";
 import { syncData } from "../../core/fs.js";
 import { tlsPieceBytes } from "../../core/net.js";
 import { Answer, answerOf } from "./answer.js";
-import { isPartial, need, permOf } from "./commands-files.js";
+import { isPartial, makes, need, permOf } from "./commands-files.js";
 import { factLine, listLine } from "./listing.js";
 import { expectEnded } from "./passive.js";
 import { corePathOf, fileError, wireName, wirePath, type Place, type Root } from "./root.js";
@@ -101,7 +101,7 @@ async function store(session: Session, arg: Buffer, verb: "STOR" | "APPE"): Prom
   const outer = login.root.outer(place);
   const release = await shared.writers.claim(corePathOf(outer), login.name, (why) => session.transfer?.abort(why));
   try {
-    const { handle, stats, made } = await openToWrite(session, place, login);
+    const { handle, stats, made } = await openToWrite(session, place, login.root);
     try {
       const start = startOf(verb, rest, stats, shared.options.overwrite);
       const goesOn = start > 0 && shared.arrivals.isBroken(outer, stats.size);
@@ -114,23 +114,14 @@ async function store(session: Session, arg: Buffer, verb: "STOR" | "APPE"): Prom
   }
 }
 
-/** That an upload begins is noted before there is a name. */
-async function openToWrite({ shared }: Session, place: Place, { root }: Login): ReturnType<Root["open"]> {
-  const open = (access: "write" | "create") => root.open(place, access);
-  if (isPartial(place)) return open("create");
+async function openToWrite(session: Session, place: Place, root: Root): ReturnType<Root["open"]> {
+  if (isPartial(place)) return root.open(place, "create");
   try {
-    return await open("write");
+    return await root.open(place, "write");
   } catch (error) {
     if (codeOf(error) !== "ENOENT") throw error;
   }
-  const outer = root.outer(place);
-  await shared.arrivals.begun(outer);
-  try {
-    return await open("create");
-  } catch (error) {
-    await shared.arrivals.forgotten(outer);
-    throw error;
-  }
+  return makes(session, place, () => root.open(place, "create"));
 }
 
 function startOf(verb: "STOR" | "APPE", rest: number | undefined, stats: Stats, overwrite: boolean): number {

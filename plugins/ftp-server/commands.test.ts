@@ -171,6 +171,26 @@ test("an upload that leaves nothing, or is refused, leaves no word that somethin
   await fs.mkdir(real("a-directory"), { recursive: true });
   assert.match(await ftp.store("STOR a-directory/to/x.bin", bytes(10)), /^5/);
   assert.match(await ftp.store("STOR a-directory", bytes(10)), /^5/);
+  assert.match(await ftp.store("STOR copied.bin", bytes(10)), /^226/);
+  const noted: string[] = [];
+  const set = heard.memory.set.bind(heard.memory);
+  heard.memory.set = (key, value) => {
+    noted.push(`${key}: ${value === undefined ? "nothing" : String(value)}`);
+    return set(key, value);
+  };
+  for (const [to, answer] of [
+    ["a-directory", /^55/],
+    ["a-directory/to/x.bin", /^55/],
+    ["copy.bin", /^250/],
+  ] as const) {
+    assert.match(await ftp.ask("SITE CPFR copied.bin"), /^350/);
+    assert.match(await ftp.ask(`SITE CPTO ${to}`), answer);
+  }
+  heard.memory.set = set;
+  assert.deepEqual(
+    noted,
+    ["a-directory/to/x.bin", "copy.bin"].flatMap((path) => [`broken u/${path}: -1`, `broken u/${path}: nothing`]),
+  );
   for (const path of ["nothing.bin", "a-directory/to/x.bin", "a-directory"])
     assert.equal(heard.memory.get(`broken u/${path}`), undefined, path);
   ftp.close();
