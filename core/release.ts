@@ -13,7 +13,7 @@ import { type Engine, nameOf } from "./engine.js";
 import { entriesIfAny } from "./entries.js";
 import { Fault, isFault } from "./errors.js";
 import { intervalOf } from "./find.js";
-import { folded } from "./folded.js";
+import { folded, type Folding } from "./folded.js";
 import { isConsidered, unreadAt } from "./considered.js";
 import { heldNow } from "./limits.js";
 import type { Lane } from "./lane.js";
@@ -285,13 +285,17 @@ function archiveLooks({ clock }: Engine, lane: Lane): (signal: AbortSignal) => P
   };
 }
 
-/** Where names in another case are the same (FAT, exFAT, NTFS, Windows) the archive may be there in another spelling: a listing would find all in it, to be archived once more. */
+const foldings: readonly Folding[] = ["case and form", "case and end"];
+
+/** Where names in another case, or form, are the same (FAT, exFAT, NTFS, Windows, macOS) the archive may be there in another spelling: a listing would find all in it, to be archived once more. */
 async function spelledOtherwise({ device: { tree }, config, name }: Lane, signal: AbortSignal): Promise<string | undefined> {
   for (let path = archiveOf(config); tree !== undefined && path !== ""; path = parentOf(path)) {
     if ((await tree.stat(path, signal)) === undefined) continue;
     const there = (await entriesIfAny(tree, parentOf(path), signal)).map((entry) => entry.path);
     // What is listed under no name at all is hidden by its server: nothing in it is found.
-    const other = there.includes(path) ? undefined : there.find((it) => folded(it, "case") === folded(path, "case"));
+    const other = there.includes(path)
+      ? undefined
+      : there.find((it) => foldings.some((folding) => folded(it, folding) === folded(path, folding)));
     if (other !== undefined)
       return `its archive ${path} is there as ${other}, and what is in it would be found as new: rename that, or say so in "archiveDir" of ${name}`;
   }

@@ -346,6 +346,24 @@ test("an archive that its server hides is no archive in another case", async (t)
   assert.deepEqual(failed(), ["not here"]);
 });
 
+for (const [archiveDir, there] of [
+  ["Größe", "Größe".normalize("NFD")],
+  ["done.", "done"],
+] as const)
+  test(`an archive that is there in another form of its name (${JSON.stringify(there)}) is told, too: what is in it would be found as new`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const files = new Map([["a.bin", { bytes: Buffer.from("a"), modifiedMs: t0 }]]);
+    card.insert("card-1", files);
+    card.besides = [{ path: there, kind: "directory", size: 0, medium: "card-1" }];
+    card.files.get = (path) => (path === archiveDir ? { bytes: Buffer.alloc(0), modifiedMs: t0 } : files.get(path));
+    const routes = [{ from: "card", to: ["out"], afterDelivery: "archive" }] as const;
+    await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, routes, { device: { archiveDir } });
+    const failed = () => [...bench.daemon.engine.queue.releasable.values()].flatMap((it) => it.failed ?? []);
+    await until(bench, "it was tried", () => failed().length === 1);
+    assert.match(failed()[0] ?? "", /is there as/);
+  });
+
 test("an archive that is there in another case is looked at once for all files, and none is read for that", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
