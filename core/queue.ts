@@ -66,7 +66,7 @@ export class Queue {
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
   readonly rooms = new Rooms();
-  /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. `compared`: it was read, and is what was delivered. */
+  /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. `compared`: it was read in that attachment, and is what was delivered. */
   readonly releasable = new Map<
     string,
     {
@@ -74,7 +74,7 @@ export class Queue {
       readonly notBeforeMs: number;
       readonly failed?: string;
       readonly tries?: number;
-      readonly compared?: boolean;
+      readonly compared?: { readonly epoch: string | undefined };
     }
   >();
 

@@ -85,12 +85,16 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
           path: version.path,
         });
       } catch (error) {
+        const { compared, ...left } = engine.queue.releasable.get(version.id) ?? { source: lane.name, notBeforeMs: 0 };
         // Perhaps it was done, and only the answer was lost, or not waited for.
-        if (acts && !isRefused(error, version)) engine.queue.leaving.doubt(version.id);
+        const isDoubted = acts && !isRefused(error, version);
+        if (isDoubted) engine.queue.leaving.doubt(version.id);
+        const due = isDoubted || compared === undefined ? left : { ...left, compared };
+        engine.queue.releasable.set(version.id, due);
         if (signal.aborted) return;
         // That nothing may be changed there says nothing of reading.
         if (!isFault(error, "denied")) lane.noteFault(error);
-        const { failed: before, tries = 0, compared = false } = engine.queue.releasable.get(version.id) ?? {};
+        const { failed: before, tries = 0 } = due;
         const isNews = before === undefined;
         const failed = reasonOf(error);
         // Each try is noted on the medium, and what is read each time costs more: what is refused, too, is left for longer and longer.
@@ -98,7 +102,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const isCheap = !isFault(error, "denied") && isSure(engine, version, delivered);
         const afterMs = isCheap ? againMs : Math.min(longestMs, againMs * 2 ** tries);
         const notBeforeMs = engine.clock.monotonicMs() + afterMs;
-        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed, tries: tries + 1, compared });
+        engine.queue.releasable.set(version.id, { ...due, notBeforeMs, failed, tries: tries + 1 });
         engine.queue.kept.delete(version.id);
         const inAll = isNews ? failedAt(engine, lane) : Infinity;
         engine.events.say(
@@ -203,13 +207,18 @@ function isSure(
   { id, source, store, base, medium, modified_ms, trust_size, found_ms }: VersionRow,
   delivered: Digest | undefined,
 ): boolean {
-  // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
-  if (medium !== "" || (modified_ms === null && trust_size === 0)) return false;
+  // Where a source tells no times, the size alone tells nothing.
+  if (modified_ms === null && trust_size === 0) return false;
+  const lane = lanes.get(source);
+  const compared = queue.releasable.get(id)?.compared;
+  // Another card of the same name may have another file of the same size and time.
+  if (medium !== "") return compared !== undefined && compared.epoch === lane?.state.epoch;
+  if (compared !== undefined) return true;
   const isTold = delivered?.startsWith("sha256:") === true;
   // Its beginning was perhaps taken from the version before, by samples; a source that digests by itself has said since that it is the same, unless it is too large for that.
-  const digests = lanes.get(source)?.device.source?.features.digests ?? [];
+  const digests = lane?.device.source?.features.digests ?? [];
   const isPieced = store === "spool" && base !== null && digests.every((kind) => kind === "sha256");
-  if (isTold && isPieced && queue.releasable.get(id)?.compared !== true) return false;
+  if (isTold && isPieced) return false;
   // Power may have gone before it was noted that it was acted on, and the place been used again.
   if (isTold && queue.leaving.isDoubted(id)) return false;
   // The same of what a journal that lost its end does not know.
@@ -331,7 +340,9 @@ async function release(
     await engine.queue.leaving.begin(version, () => endedOf(engine, lane));
     // What was sent was perhaps read before what is here now.
     const delivered = deliveredDigest(version, required);
-    if (!isSure(engine, version, delivered) && !(await isContent(engine, lane, version, delivered, signal))) {
+    const { epoch } = lane.state;
+    const sure = isSure(engine, version, delivered);
+    if (!sure && !(await isContent(engine, lane, version, delivered, signal))) {
       const other = `the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
       // What is there was never delivered: the next listing finds it. Targets that have not got this one yet get it from its copy here.
       const { queue } = engine;
@@ -354,7 +365,7 @@ async function release(
       return new Other(`kept: ${other}`);
     }
     const due = engine.queue.releasable.get(version.id);
-    if (due !== undefined) engine.queue.releasable.set(version.id, { ...due, compared: true });
+    if (!sure && due !== undefined) engine.queue.releasable.set(version.id, { ...due, compared: { epoch } });
     acts();
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);

@@ -364,6 +364,30 @@ for (const [archiveDir, there] of [
     assert.match(failed()[0] ?? "", /is there as/);
   });
 
+test("a card that lets nothing be deleted (its lock) is compared once while it is in, not read anew at each try", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  card.insert("card-1", new Map([["a.bin", { bytes: Buffer.from("a"), modifiedMs: t0 }]]));
+  card.before = (call) => {
+    if (call.startsWith("remove")) throw new Fault("denied", "read-only file system");
+    return undefined;
+  };
+  const routes = [{ from: "card", to: ["out"], afterDelivery: "delete" }] as const;
+  await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, routes);
+  const { engine } = bench.daemon;
+  const begun = (what: string) => card.calls.filter((call) => call.startsWith(what)).length;
+  const tried = async (times: number) => {
+    await until(bench, `try ${times}`, () => begun("remove") === times && engine.queue.releasing.size === 0);
+    engine.queue.releaseNow("card");
+    engine.work$.next();
+  };
+  for (let times = 1; times <= 3; times++) await tried(times);
+  assert.equal(begun("open"), 2, "once to fetch it, once to compare it");
+  // Another card may have its name.
+  card.insert("card-1", new Map([["a.bin", { bytes: Buffer.from("b"), modifiedMs: t0 }]]));
+  await until(bench, "it is another", () => bench.events.some(({ message }) => message.includes("the source has another content")));
+});
+
 test("an archive that is there in another case is looked at once for all files, and none is read for that", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
