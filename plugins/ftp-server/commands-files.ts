@@ -112,8 +112,10 @@ async function mfmt(session: Session, arg: Buffer): Promise<void> {
   const ms = parseFtpTime(arg.subarray(0, Math.max(0, space)).toString("latin1"));
   if (ms === undefined) throw new Answer(501, "MFMT takes YYYYMMDDHHMMSS and a path.");
   const place = session.place(arg.subarray(space + 1));
-  await root.setTime(place, ms);
-  await session.shared.arrivals.retimed(root.outer(place));
+  const { arrivals } = session.shared;
+  const outer = root.outer(place);
+  await root.setTime(place, arrivals.timeApart(outer, (await root.lstat(place)).size, ms));
+  await arrivals.retimed(outer);
   const stats = await root.lstat(place);
   await session.reply(213, `Modify=${ftpTime(stats)}; ${wirePath(place)}`);
 }
@@ -155,8 +157,10 @@ async function renamed({ shared: { arrivals, options } }: Session, { root, name 
   if (stats.isDirectory()) return arrivals.moveDir(root.outer(from), root.outer(to), rename);
   const was = await ifThere(root.lstat(to));
   await rename();
+  arrivals.replaced(root.outer(from), stats);
+  if (was !== undefined) arrivals.replaced(root.outer(to), was);
   await arrivals.forgotten(root.outer(from));
-  if (stats.isFile() && !isPartial(to)) await arrivals.arrived(root.outer(to), name, stats.size, was);
+  if (stats.isFile() && !isPartial(to)) await arrivals.arrived(root.outer(to), name, stats.size);
 }
 
 /** Copies, as ProFTPD's mod_copy has it: a client that holds an earlier version here sends only what is new. Nothing is replaced. */
@@ -202,8 +206,11 @@ async function dele(session: Session, arg: Buffer): Promise<void> {
   const login = need(session, isPartial(place) ? "finish" : "delete");
   const release = holdUnused(session, login, place);
   try {
+    const { arrivals } = session.shared;
+    const was = await login.root.lstat(place);
     await login.root.unlink(place);
-    await session.shared.arrivals.forgotten(login.root.outer(place));
+    arrivals.replaced(login.root.outer(place), was);
+    await arrivals.forgotten(login.root.outer(place));
   } finally {
     release();
   }

@@ -154,9 +154,12 @@ async function receive(session: Session, file: Incoming): Promise<void> {
     await syncData(handle);
     if (file.made) await login.root.syncNames(place.slice(0, -1));
   };
+  // The client's connection comes meanwhile.
+  const begun = file.made || isPartial(place) ? Promise.resolve() : arrivals.begun(outer);
+  begun.catch(() => undefined);
   try {
     await transferring(session, file.verb, async (socket, transfer) => {
-      if (!file.made && !isPartial(place)) await arrivals.begun(outer);
+      await begun;
       if (file.start < file.was.size) await handle.truncate(file.start);
       let unsynced = 0;
       for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
@@ -172,6 +175,8 @@ async function receive(session: Session, file: Incoming): Promise<void> {
         transfer.busy = false;
       }
       await expectEnded(socket);
+    }).finally(() => {
+      if (!file.made && (file.start < file.was.size || at > file.start)) arrivals.replaced(outer, file.was);
     });
     await kept();
     // Killed or unplugged right behind its last byte, it looks whole here; only who hears the answer has finished.
@@ -182,7 +187,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
   }
   if (isPartial(place)) await arrivals.forgotten(outer);
   else if (file.verb === "APPE" && !file.goesOn) await arrivals.appended(outer, login.name, at);
-  else await arrivals.arrived(outer, login.name, at, file.made ? undefined : file.was);
+  else await arrivals.arrived(outer, login.name, at);
   await session.reply(226, `${at} bytes are stored.`);
 }
 

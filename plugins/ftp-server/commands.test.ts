@@ -126,7 +126,7 @@ test("a broken upload keeps what came, and is surely not settled until it goes o
   ftp.close();
 });
 
-test("an upload in whose middle this program is killed is known to be torn by the next: noted before the file is touched, until it goes on or something else is there", async () => {
+test("an upload in whose middle this program is killed is known to be torn by the next: noted before the file is touched, until it goes on", async () => {
   const ftp = await login();
   const sizes: unknown[] = [];
   const set = heard.memory.set.bind(heard.memory);
@@ -142,24 +142,19 @@ test("an upload in whose middle this program is killed is known to be torn by th
   heard.memory.set = set;
   assert.deepEqual(sizes, ["nothing", 5000]);
   const key = "broken u/killed.bin";
-  const next = async () => {
-    const after = context();
-    await after.memory.set(key, heard.memory.get(key));
-    const started = await startOwn({ root: base, users: { u: { password: "p" } } }, after);
-    return { started, settled: async () => (await started.source.stat("u/killed.bin", calm()))?.settled };
-  };
-  const [first, second] = [await next(), await next()];
+  const after = context();
+  await after.memory.set(key, heard.memory.get(key));
+  const next = await startOwn({ root: base, users: { u: { password: "p" } } }, after);
+  const settled = async () => (await next.source.stat("u/killed.bin", calm()))?.settled;
   data.resetAndDestroy();
   assert.match(await ftp.answer(), /^426/);
   ftp.close();
-  assert.equal(await first.settled(), false);
-  assert.equal(await second.settled(), false);
-  const again = await RawFtp.login(first.started.port ?? 0, "u", "p");
+  assert.equal(await settled(), false);
+  const again = await RawFtp.login(next.port ?? 0, "u", "p");
   assert.match(await again.store("APPE killed.bin", bytes(4000)), /^226/);
   again.close();
-  assert.equal(await first.settled(), true, "it went on");
-  assert.equal(await second.settled(), undefined, "somebody else put something there");
-  for (const { started } of [first, second]) await started.close();
+  assert.equal(await settled(), true);
+  await next.close();
 });
 
 test("an upload that leaves nothing, or is refused, leaves no word that something is torn", async () => {
@@ -172,10 +167,10 @@ test("an upload that leaves nothing, or is refused, leaves no word that somethin
   assert.match(await ftp.store("STOR a-directory/to/x.bin", bytes(10)), /^5/);
   assert.match(await ftp.store("STOR a-directory", bytes(10)), /^5/);
   assert.match(await ftp.store("STOR copied.bin", bytes(10)), /^226/);
-  const noted: string[] = [];
+  const noted: [string, unknown][] = [];
   const set = heard.memory.set.bind(heard.memory);
   heard.memory.set = (key, value) => {
-    noted.push(`${key}: ${value === undefined ? "nothing" : String(value)}`);
+    noted.push([key, value]);
     return set(key, value);
   };
   for (const [to, answer] of [
@@ -189,7 +184,7 @@ test("an upload that leaves nothing, or is refused, leaves no word that somethin
   heard.memory.set = set;
   assert.deepEqual(
     noted,
-    ["a-directory/to/x.bin", "copy.bin"].flatMap((path) => [`broken u/${path}: -1`, `broken u/${path}: nothing`]),
+    ["a-directory/to/x.bin", "copy.bin"].flatMap((path) => [-1, undefined].map((value) => [`broken u/${path}`, value])),
   );
   for (const path of ["nothing.bin", "a-directory/to/x.bin", "a-directory"])
     assert.equal(heard.memory.get(`broken u/${path}`), undefined, path);
@@ -647,6 +642,44 @@ test("that an upload broke is known after a restart", async () => {
   const second = await startOwn(given, ctx);
   assert.equal((await second.source.stat("u/half.bin", calm()))?.settled, false);
   await second.close();
+  await fs.rm(dir, { recursive: true });
+});
+
+test("what a kill leaves of an upload waits for its client after the restart, whatever its size, and not for ever", async () => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-killed-"));
+  const given = { root: dir, users: { u: { password: "p" } } };
+  const killed = context();
+  const first = await startOwn(given, killed);
+  const ftp = await RawFtp.login(first.port ?? 0, "u", "p");
+  assert.match(await ftp.store("STOR whole.bin", bytes(10)), /^226/);
+  assert.match(await ftp.store("STOR half.bin", bytes(1000)), /^226/);
+  const data = await ftp.data();
+  data.on("error", () => data.destroy());
+  assert.match(await ftp.ask("APPE half.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(join(dir, "u/half.bin"))).size === 2000);
+  let aheadMs = 0;
+  const ctx = context({ clock: { ...killed.clock, monotonicMs: () => performance.now() + aheadMs } });
+  for (const name of ["half.bin", "whole.bin"]) await ctx.memory.set(`broken u/${name}`, killed.memory.get(`broken u/${name}`));
+  const second = await startOwn(given, ctx);
+  const settled = async (name: string) => (await second.source.stat(`u/${name}`, calm()))?.settled;
+  assert.deepEqual([await settled("half.bin"), await settled("whole.bin")], [false, undefined]);
+  const back = await RawFtp.login(second.port ?? 0, "u", "p");
+  assert.match(await back.store("APPE half.bin", bytes(10)), /^226/);
+  assert.equal(await settled("half.bin"), true);
+  await ctx.memory.set("broken u/half.bin", killed.memory.get("broken u/half.bin"));
+  await second.close();
+  const third = await startOwn(given, ctx);
+  const again = async () => (await third.source.stat("u/half.bin", calm()))?.settled;
+  assert.equal(await again(), false);
+  aheadMs = 60 * 60_000 + 1;
+  assert.equal(await again(), undefined);
+  assert.match(ctx.said.at(-1)?.message ?? "", /half.bin did not go on for an hour: its 2010 bytes/);
+  const { length } = ctx.said;
+  assert.deepEqual([await again(), ctx.said.length], [undefined, length]);
+  ftp.socket.destroy();
+  back.socket.destroy();
+  await Promise.all([first.close(), third.close()]);
   await fs.rm(dir, { recursive: true });
 });
 

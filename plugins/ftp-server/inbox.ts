@@ -2,8 +2,8 @@
  * What clients finished sending, as a Source over the server's root.
  *
  * Hidden partials (`.*.part`) are not listed. A file whose upload ended with its answer, or that was given its name, is `settled`; one that
- * is being written, or whose upload broke, is surely not, also after a kill or a power cut. What was put behind a whole file may
- * be a piece: core finds out by waiting.
+ * is being written, or whose upload broke, or was cut off by a kill or a power cut, is surely not, for as long as its client may come back
+ * and go on. After that it is what there is of it: that is told, and core decides by waiting. So it does of what was put behind a whole file, which may be a piece.
  */
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
@@ -20,18 +20,16 @@ import type { Arrivals, Writers } from "./shared.js";
 /** What arrived before so many others is old enough to have settled by itself. */
 const mostFinished = 10_000;
 
-/** In the device's memory, in place of how many bytes came: an upload ran when this process ended, and nobody saw how far it came. */
-const ofAnySize = -1;
+/** A part waits for its client for so long after it broke, or after the start where it was cut off before. */
+const comesBackMs = 60 * 60_000;
+
+/** Noted of an upload that runs, in place of the size that it broke at: what a kill leaves of it has any. */
+const runs = -1;
 
 const brokeOff = "its upload broke off; its client may go on with it";
 
-type Was = Pick<Stats, "size" | "mtimeMs">;
-
-interface Finished {
-  readonly text: string;
-  /** What it replaced. */
-  readonly was?: Was;
-}
+/** So many of those that had one name, one after the other, are known. */
+const mostBefore = 8;
 
 export class Inbox implements Source, Arrivals {
   readonly features: SourceFeatures = { ranges: true, digests: ["sha256"], concurrency: 4, inPlace: true };
@@ -39,7 +37,12 @@ export class Inbox implements Source, Arrivals {
   readonly #context: PluginContext;
   readonly #writers: Writers;
   /** Size, time and inode of what arrived since the start, the newest last. */
-  readonly #finished = new Map<string, Finished>();
+  readonly #finished = new Map<string, string>();
+  /** Sizes and times of files that clients replaced or took away since the start, by path. */
+  readonly #before = new Map<string, readonly string[]>();
+  /** When uploads broke since the start. */
+  readonly #brokeMs = new Map<string, number>();
+  #beganMs = 0;
   #root: Root | undefined;
 
   constructor(context: PluginContext, writers: Writers) {
@@ -50,6 +53,7 @@ export class Inbox implements Source, Arrivals {
   /** From now on it can be listed. */
   begin(root: Root): void {
     this.#root = root;
+    this.#beganMs = this.#context.clock.monotonicMs();
   }
 
   close(): void {
@@ -63,10 +67,28 @@ export class Inbox implements Source, Arrivals {
     return this.#root;
   }
 
-  async arrived(place: Place, user: string, bytes: number, was?: Was): Promise<void> {
+  async begun(place: Place): Promise<void> {
     const path = corePathOf(place);
-    this.#finish(path, { text: textOf(await this.#apart(place, was)), ...(was === undefined ? {} : { was }) });
-    await this.#remember(path, undefined);
+    this.#finished.delete(path);
+    await this.#context.memory.set(brokenKey(path), runs);
+  }
+
+  isBroken(place: Place, bytes: number): boolean {
+    const path = corePathOf(place);
+    // That it arrived may not be noted yet.
+    return !this.#finished.has(path) && this.#isPart(path, bytes);
+  }
+
+  #isPart(path: string, bytes: number): boolean {
+    const broken = this.#context.memory.get(brokenKey(path));
+    return broken === bytes || broken === runs;
+  }
+
+  async arrived(place: Place, user: string, bytes: number): Promise<void> {
+    const path = corePathOf(place);
+    keep(this.#finished, path, textOf(await this.#apart(place)));
+    // Not waited for: where a power cut takes it, the file is only later.
+    this.#remember(path, undefined).catch(() => undefined);
     this.#context.say("info", `${user} sent ${path}`, { user, path, size: bytes });
     this.changes$.next();
   }
@@ -79,40 +101,43 @@ export class Inbox implements Source, Arrivals {
     this.changes$.next();
   }
 
-  async begun(place: Place): Promise<void> {
-    await this.#context.memory.set(brokenKey(corePathOf(place)), ofAnySize);
-  }
-
-  isBroken(place: Place, bytes: number): boolean {
-    return this.#isTorn(corePathOf(place), bytes);
-  }
-
-  #isTorn(path: string, bytes: number): boolean {
-    const broken = this.#context.memory.get(brokenKey(path));
-    return broken === bytes || broken === ofAnySize;
-  }
-
   async broken(place: Place, user: string, bytes: number): Promise<void> {
     const path = corePathOf(place);
     this.#finished.delete(path);
+    keep(this.#brokeMs, path, this.#context.clock.monotonicMs());
     await this.#remember(path, bytes);
     this.#context.say("warn", `an upload of ${user} broke: ${path} has ${bytes} bytes so far`, { user, path, size: bytes });
   }
 
   async retimed(place: Place): Promise<void> {
     const path = corePathOf(place);
-    const finished = this.#finished.get(path);
-    if (finished !== undefined) this.#finished.set(path, { ...finished, text: textOf(await this.#apart(place, finished.was)) });
+    if (this.#finished.has(path)) this.#finished.set(path, textOf(await this.#apart(place)));
   }
 
-  /** Clients set times by the second, and those without a clock all the same one: what has size and time of what it replaced would be taken for that, and be deleted with it. */
-  async #apart(place: Place, was?: Was): Promise<Stats> {
-    const stats = await this.root.lstat(place);
-    const second = (ms: number) => Math.floor(ms / 1000);
-    if (stats.size !== was?.size || second(stats.mtimeMs) !== second(was.mtimeMs) || stats.mtimeMs > was.mtimeMs) return stats;
+  replaced(place: Place, was: Stats): void {
+    if (!was.isFile() || isPartial(place)) return;
+    const path = corePathOf(place);
+    keep(this.#before, path, [...(this.#before.get(path) ?? []), stampOf(was.size, was.mtimeMs)].slice(-mostBefore));
+  }
+
+  timeApart(place: Place, size: number, ms: number): number {
+    const before = this.#before.get(corePathOf(place)) ?? [];
+    let at = ms;
     // Node may set it some nanoseconds too early, which `entryOf` shows as the millisecond before.
-    await this.root.setTime(place, Math.trunc(was.mtimeMs) + 2);
-    return this.root.lstat(place);
+    while (before.includes(stampOf(size, at)) || before.includes(stampOf(size, at - 1))) at += 2;
+    return at;
+  }
+
+  /** Where a client has set it otherwise, or the file system has no such times: FAT tells them by two seconds. */
+  async #apart(place: Place): Promise<Stats> {
+    const before = this.#before.get(corePathOf(place)) ?? [];
+    let stats = await this.root.lstat(place);
+    let at = Math.trunc(stats.mtimeMs);
+    for (let step = 2; step <= 4096 && before.includes(stampOf(stats.size, stats.mtimeMs)); step *= 2) {
+      await this.root.setTime(place, (at += step));
+      stats = await this.root.lstat(place);
+    }
+    return stats;
   }
 
   async moveDir(from: Place, to: Place, rename: () => Promise<void>): Promise<void> {
@@ -143,7 +168,10 @@ export class Inbox implements Source, Arrivals {
       const before = corePathOf([...from, ...name]);
       const finished = this.#finished.get(before);
       this.#finished.delete(before);
-      if (finished !== undefined) this.#finish(corePathOf([...to, ...name]), finished);
+      if (finished !== undefined) keep(this.#finished, corePathOf([...to, ...name]), finished);
+      const brokeMs = this.#brokeMs.get(before);
+      this.#brokeMs.delete(before);
+      if (brokeMs !== undefined) keep(this.#brokeMs, corePathOf([...to, ...name]), brokeMs);
       await this.#remember(before, undefined);
     }
   }
@@ -186,7 +214,7 @@ export class Inbox implements Source, Arrivals {
       for await (const batch of this.root.read(dir)) {
         throwIfAborted(signal);
         for (const { name, stats } of batch) {
-          yield await this.#seen(corePathOf([...dir, name]), stats);
+          yield this.entryOf(corePathOf([...dir, name]), stats);
           throwIfAborted(signal);
         }
       }
@@ -200,7 +228,7 @@ export class Inbox implements Source, Arrivals {
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
     throwIfAborted(signal);
     try {
-      return await this.#seen(path, await this.root.lstat(placeOfCorePath(path)));
+      return this.entryOf(path, await this.root.lstat(placeOfCorePath(path)));
     } catch (error) {
       if (["ENOENT", "ENOTDIR", "ELOOP", "EINVAL", "ENAMETOOLONG"].includes(codeOf(error))) return undefined;
       throw faultOfErrno(error, `cannot look at ${path}`);
@@ -254,33 +282,25 @@ export class Inbox implements Source, Arrivals {
     return this.#writers.hold(...paths);
   }
 
-  /** What an upload left that ended with this program is torn as long as it stays so; what somebody puts in its place is not. */
-  async #seen(path: string, stats: Stats): Promise<FileEntry> {
-    if (this.#context.memory.get(brokenKey(path)) === ofAnySize && !this.#writers.has(path)) await this.#remember(path, stats.size);
-    return this.entryOf(path, stats);
-  }
-
   entryOf(path: string, stats: Stats): FileEntry {
     const stamp = { size: stats.size, ...timeOf(Math.trunc(stats.mtimeMs)), inode: String(stats.ino) };
     if (stats.isDirectory()) return { path, kind: "directory", ...stamp };
     if (!stats.isFile())
       return { path, kind: "unreadable", ...stamp, reason: stats.isSymbolicLink() ? "a symbolic link" : "no plain file", special: true };
     const settled = this.#settled(path, stats);
-    const torn = settled === false && !this.#writers.has(path);
-    return { path, kind: "file", ...stamp, ...(settled === undefined ? {} : { settled }), ...(torn ? { reason: brokeOff } : {}) };
+    const broke = settled === false && !this.#writers.has(path);
+    return { path, kind: "file", ...stamp, ...(settled === undefined ? {} : { settled }), ...(broke ? { reason: brokeOff } : {}) };
   }
 
   #settled(path: string, stats: Stats): boolean | undefined {
     if (this.#writers.has(path)) return false;
-    if (this.#finished.get(path)?.text === textOf(stats)) return true;
-    return this.#isTorn(path, stats.size) ? false : undefined;
-  }
-
-  #finish(path: string, finished: Finished): void {
-    this.#finished.delete(path);
-    this.#finished.set(path, finished);
-    const [oldest] = this.#finished.keys();
-    if (this.#finished.size > mostFinished && oldest !== undefined) this.#finished.delete(oldest);
+    if (this.#finished.get(path) === textOf(stats)) return true;
+    if (!this.#isPart(path, stats.size)) return undefined;
+    if (this.#context.clock.monotonicMs() - (this.#brokeMs.get(path) ?? this.#beganMs) < comesBackMs) return false;
+    this.#remember(path, undefined).catch(() => undefined);
+    const text = `the upload of ${path} did not go on for an hour: its ${stats.size} bytes are taken as they are`;
+    this.#context.say("warn", text, { path, size: stats.size });
+    return undefined;
   }
 
   async #remember(path: string, bytes: number | undefined): Promise<void> {
@@ -291,6 +311,19 @@ export class Inbox implements Source, Arrivals {
 
 function brokenKey(path: string): string {
   return `broken ${path}`;
+}
+
+/** As the newest of a bounded number. */
+function keep<T>(known: Map<string, T>, path: string, value: T): void {
+  known.delete(path);
+  known.set(path, value);
+  const [oldest] = known.keys();
+  if (known.size > mostFinished && oldest !== undefined) known.delete(oldest);
+}
+
+/** As `entryOf` tells it. */
+function stampOf(size: number, ms: number): string {
+  return `${size} ${Math.trunc(ms)}`;
 }
 
 function textOf(stats: Stats): string {

@@ -15,12 +15,16 @@ import type { Place, Root } from "./root.js";
 import type { Login } from "./session.js";
 
 export interface Arrivals {
-  /** An upload is about to make or change a file under its own name: durable, so that what a kill or a power cut leaves is known to be a part. */
+  /** A file is about to be made, or changed, under its own name: durable, so that what a kill or a power cut leaves is known to be a part. */
   begun(place: Place): Promise<void>;
-  /** Whether what is at this place is known to be the part of an upload. */
+  /** Whether what is at this place is known to be a part of what was sent. */
   isBroken(place: Place, bytes: number): boolean;
-  /** A file is whole and durable: `place` is below the server's root. `was`: what it replaced there, as that was. */
-  arrived(place: Place, user: string, bytes: number, was?: Pick<Stats, "size" | "mtimeMs">): Promise<void>;
+  /** A file is whole and durable: `place` is below the server's root. */
+  arrived(place: Place, user: string, bytes: number): Promise<void>;
+  /** What was there is not, or not as it was, by a client: what has its size and time from now on is another. */
+  replaced(place: Place, was: Stats): void;
+  /** The time in place of `ms` that no file of that size had there before: clients set times by the second, and those without a clock all the same one. It would be taken for that, and be deleted with it. */
+  timeApart(place: Place, size: number, ms: number): number;
   /** Something was put behind what was whole: durable, but perhaps only a piece, as of a program that sends a log while it is written. */
   appended(place: Place, user: string, bytes: number): Promise<void>;
   /** An upload broke, and left a part under its own name. */

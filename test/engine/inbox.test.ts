@@ -3,35 +3,40 @@ import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { why } from "../../core/why.js";
 import { until as untilTold } from "../conformance/clause.js";
 import { startOwn } from "../conformance/ftp-servers.js";
 import { RawFtp } from "../conformance/raw-ftp.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
-for (const how of ["in place", "by its name"])
+async function served(t: TestContext) {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-inbox-"));
+  const server = await startOwn({ root: dir, users: { tester: { password: "p", root: "." } } });
+  const client = await RawFtp.login(server.port ?? 0, "tester", "p");
+  t.after(async () => {
+    client.socket.destroy();
+    await server.close();
+    rmSync(dir, { recursive: true });
+  });
+  const box = Object.assign(new FakeDevice("box"), { device: () => server });
+  return { dir, client, box, bench: new Bench(t), out: new FakeDevice("out") };
+}
+
+for (const how of ["in place", "by its name", "behind a longer one", "behind a shorter one", "once it was deleted", "once it was renamed"])
   test(`what a client puts over a file while that is delivered, ${how}, with its size and time (no clock), is not deleted for it: it arrives, too`, async (t) => {
-    const dir = mkdtempSync(join(tmpdir(), "filesync-inbox-"));
-    const server = await startOwn({ root: dir, users: { tester: { password: "p", root: "." } } });
-    const client = await RawFtp.login(server.port ?? 0, "tester", "p");
-    t.after(async () => {
-      client.socket.destroy();
-      await server.close();
-      rmSync(dir, { recursive: true });
-    });
+    const { dir, client, box, bench, out } = await served(t);
+    const rename = async (from: string, to: string) => {
+      assert.match(await client.ask(`RNFR ${from}`), /^350/);
+      assert.match(await client.ask(`RNTO ${to}`), /^250/);
+    };
     const put = async (text: string) => {
-      const name = how === "in place" ? "a.raw" : ".a.part";
+      const name = how === "by its name" ? ".a.part" : "a.raw";
       assert.match(await client.store(`STOR ${name}`, Buffer.from(text)), /^226/);
       assert.match(await client.ask(`MFMT 19800101000000 ${name}`), /^213/);
-      if (name === "a.raw") return;
-      assert.match(await client.ask(`RNFR ${name}`), /^350/);
-      assert.match(await client.ask("RNTO a.raw"), /^250/);
+      if (name !== "a.raw") await rename(name, "a.raw");
     };
     await put("first");
-    const bench = new Bench(t);
-    const box = Object.assign(new FakeDevice("box"), { device: () => server });
-    const out = new FakeDevice("out");
     let isCommitting = false;
     let go: () => void = () => undefined;
     const held = new Promise<void>((resolve) => (go = resolve));
@@ -42,7 +47,9 @@ for (const how of ["in place", "by its name"])
     };
     await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"], afterDelivery: "delete" }]);
     await until(bench, "it is being given its name", () => isCommitting);
-    await put("2nd..");
+    if (how === "once it was deleted") assert.match(await client.ask("DELE a.raw"), /^250/);
+    else if (how === "once it was renamed") await rename("a.raw", ".old.part");
+    else await put(how === "behind a longer one" ? "second" : how === "behind a shorter one" ? "2nd" : "2nd..");
     await put("other");
     out.before = () => undefined;
     go();
@@ -51,18 +58,24 @@ for (const how of ["in place", "by its name"])
     assert.ok(arrived.includes("other"), arrived.join());
   });
 
-test("why: an upload that broke off is told so, and is not said to be written still", async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), "filesync-inbox-"));
-  const server = await startOwn({ root: dir, users: { tester: { password: "p", root: "." } } });
-  const client = await RawFtp.login(server.port ?? 0, "tester", "p");
-  t.after(async () => {
-    client.socket.destroy();
-    await server.close();
-    rmSync(dir, { recursive: true });
+for (const how of ["APPE", "REST"])
+  test(`an upload that goes on where the file ends, and brings nothing more (${how}), makes no other file of it: it would be sent anew each time`, async (t) => {
+    const { client, box, bench, out } = await served(t);
+    assert.match(await client.store("STOR a.raw", Buffer.from("first")), /^226/);
+    await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"] }]);
+    await until(bench, "it is there", () => out.files.size === 1);
+    if (how === "REST") assert.match(await client.ask("REST 5"), /^350/);
+    assert.match(await client.store(how === "REST" ? "STOR a.raw" : "APPE a.raw", Buffer.alloc(0)), /^226/);
+    const { engine } = bench.daemon;
+    const listings = () => engine.finders.get("box")?.listings ?? 0;
+    const before = listings();
+    engine.relist$.next("box");
+    await until(bench, "it was listed", () => listings() > before);
+    assert.equal(bench.events.filter(({ what }) => what === "found").length, 1);
   });
-  const bench = new Bench(t);
-  const box = Object.assign(new FakeDevice("box"), { device: () => server });
-  const out = new FakeDevice("out");
+
+test("why: an upload that broke off is told so, and is not said to be written still", async (t) => {
+  const { dir, client, box, bench, out } = await served(t);
   const data = await client.data();
   assert.match(await client.ask("STOR a.raw"), /^150/);
   data.write("begun");
