@@ -124,7 +124,8 @@ test("without a daemon a file that was written while it was sent does not get it
   await until("a part to be there", () =>
     readdirSync(to).some((name) => (statSync(join(to, name), { throwIfNoEntry: false })?.size ?? 0) > 0),
   );
-  world.file("cwd/a.bin", new Random(7).bytes(3_000_000), 60);
+  // In its place, as who writes into it does.
+  writeFileSync(world.path("cwd/a.bin"), new Random(7).bytes(3_000_000));
   assert.deepEqual(await put, {
     code: 2,
     out: "",
@@ -149,7 +150,9 @@ for (const kind of [openssh, chrooted])
         };
         const daemon = running ? await begun(t, config) : undefined;
         const first = begin("put", "a.bin", "depot:");
-        await until("a part to be there", () => readdirSync(to).some((name) => statSync(join(to, name)).size > 6_000_000));
+        await until("a part to be there", () =>
+          readdirSync(to).some((name) => (statSync(join(to, name), { throwIfNoEntry: false })?.size ?? 0) > 6_000_000),
+        );
         if (daemon === undefined) await first.kill();
         else {
           await daemon.kill();

@@ -71,7 +71,8 @@ test(
     world.file("cwd/b.bin", Buffer.alloc(2_000_000, 1));
     const put = runProgram(["put", "b.bin", "ftp:", "--config", config], { cwd: world.path("cwd") });
     await until("a part to be there", () => readdirSync(server.dir).some((name) => name.startsWith(".b.bin.")));
-    world.file("cwd/b.bin", Buffer.alloc(2_000_000, 2), 60);
+    // In its place, as who writes into it does.
+    writeFileSync(world.path("cwd/b.bin"), Buffer.alloc(2_000_000, 2));
     const { code, err } = await put;
     assert.match(err, /b\.bin was written while it was read; the same command begins anew\n$/);
     assert.notEqual(code, 0);
@@ -230,8 +231,9 @@ test("ls on a server that lets in one connection, while the daemon sends: it say
   const world = new World(t);
   const server = await startOwn({ root: world.mkdir("srv"), users: { u: { password: "p" } }, limits: { maxPerAddress: 1 } });
   t.after(() => server.close());
-  world.file("in/long.bin", Buffer.alloc(12_000_000, 1));
-  const ground = { type: "ftp", host: "127.0.0.1", port: server.port ?? 0, user: "u", password: "p", maxRate: "2MiB/s" };
+  // It is sent for as long as a command takes to begin, and waits then.
+  world.file("in/long.bin", Buffer.alloc(15_000_000, 1));
+  const ground = { type: "ftp", host: "127.0.0.1", port: server.port ?? 0, user: "u", password: "p", maxRate: "1MB/s" };
   const config = world.config({ devices: { in: local("in"), ground }, routes: [{ from: "in", to: ["ground"], into: "" }] });
   const daemon = new Program(["run", "--json", "--config", config]);
   t.after(() => daemon.kill());

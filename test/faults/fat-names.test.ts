@@ -103,7 +103,7 @@ test("an archive that is spelled in another case on an exFAT: what is in it is n
   world.mkdir("out");
   const start = (archiveDir: string) => {
     const config = world.config({
-      devices: { card: { type: "local", dir: "card", archiveDir, settle: "0s", interval: "1s" }, out: { type: "local", dir: "out" } },
+      devices: { card: { type: "local", dir: "card", archiveDir, interval: "1s" }, out: { type: "local", dir: "out" } },
       routes: [{ from: "card", to: ["out"], into: "", afterDelivery: "archive" }],
     });
     const program = new Program(["run", "--json", "--config", config]);

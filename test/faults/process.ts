@@ -9,6 +9,8 @@ import type { Status } from "../../core/status.js";
 export const mainJs = fileURLToPath(new URL("../../cli/main.js", import.meta.url));
 
 export interface SeenEvent {
+  /** ISO 8601: when it was said. None of a line of text. */
+  readonly time?: string;
   readonly level: string;
   readonly what: string;
   readonly message: string;
@@ -25,8 +27,15 @@ export class Program {
 
   /** Kills those that are still running with something of `dir` among their words. */
   static async killBelow(dir: string): Promise<void> {
-    const mine = [...Program.#running].filter(({ args }) => args.some((arg) => arg.startsWith(dir)));
-    await Promise.all(mine.map((program) => program.kill()));
+    await Promise.all(Program.#below(dir).map((program) => program.kill()));
+  }
+
+  static runsBelow(dir: string): boolean {
+    return Program.#below(dir).length > 0;
+  }
+
+  static #below(dir: string): Program[] {
+    return [...Program.#running].filter(({ args }) => args.some((arg) => arg.startsWith(dir)));
   }
 
   constructor(

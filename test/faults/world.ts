@@ -1,9 +1,10 @@
 /** A small world for a test: directories, a configuration, and the program run on it. */
 import { spawnSync } from "node:child_process";
-import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
+import { codeOf } from "../../core/errors.js";
 import { until } from "../conformance/clause.js";
 import { mountSmall, unmount } from "../small-disk.js";
 import { Program } from "./process.js";
@@ -58,10 +59,30 @@ export class World {
 
   /** A file whose time is `seconds` after 2026-05-28, so that it has settled. */
   file(path: string, content: string | Buffer, seconds = 0): void {
-    mkdirSync(dirname(this.path(path)), { recursive: true });
-    writeFileSync(this.path(path), content);
     const time = Date.UTC(2026, 4, 28) / 1000 + seconds;
-    utimesSync(this.path(path), time, time);
+    this.comes(this.path(path), content, (at) => utimesSync(at, time, time));
+  }
+
+  /**
+   * Writes a file, and does to it what is given. Where a program runs that may look at it, it gets its name whole, by one rename: what does not
+   * wait until a file has settled would bring the empty one, or one with the time of now, first.
+   */
+  comes(at: string, content: string | Buffer, then: (at: string) => void = () => undefined, beside = this.dir): void {
+    mkdirSync(dirname(at), { recursive: true });
+    const isWatched = Program.runsBelow(this.dir);
+    const written = isWatched ? join(beside, ".coming") : at;
+    writeFileSync(written, content);
+    then(written);
+    if (!isWatched) return;
+    try {
+      renameSync(written, at);
+    } catch (error) {
+      if (codeOf(error) !== "EXDEV") throw error;
+      // Another file system, such as a card.
+      rmSync(written);
+      writeFileSync(at, content);
+      then(at);
+    }
   }
 
   config(config: object, name = "config.json"): string {

@@ -1,6 +1,6 @@
 /** A directory of this machine and one of a real server, and a person at both. */
 import assert from "node:assert/strict";
-import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import { isDeepStrictEqual } from "node:util";
@@ -47,9 +47,12 @@ export class Shared {
       rmSync(at, { force: true, recursive: true });
       return;
     }
-    mkdirSync(dirname(at), { recursive: true });
-    writeFileSync(at, content);
-    if (side === "there") for (let dir = at; dir !== this.nas; dir = dirname(dir)) this.#own(dir);
+    if (side === "here") {
+      this.world.comes(at, content);
+      return;
+    }
+    this.world.comes(at, content, (written) => this.#own(written), this.served.dir);
+    for (let dir = dirname(at); dir !== this.nas; dir = dirname(dir)) this.#own(dir);
   }
 
   /** Path → content, without what is FileSync's own; directories end with "/". */
