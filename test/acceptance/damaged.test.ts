@@ -8,7 +8,6 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  statSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -86,13 +85,13 @@ test("what came of a file that goes from its source meanwhile is kept", async (t
   const content = new Random(1).bytes(10 * size);
   world.file("in/log", content);
   const config = world.config({
-    devices: { in: { type: "local", dir: "in", inPlace: false, maxRate: "500KiB/s" }, out: { type: "local", dir: "out" } },
+    devices: { in: { type: "local", dir: "in", inPlace: false, maxRate: "200KiB/s" }, out: { type: "local", dir: "out" } },
     routes: [{ from: "in", to: ["out"], into: "" }],
   });
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());
   const spool = world.path("state/spool");
-  const came = () => existsSync(spool) && readdirSync(spool).some((name) => statSync(`${spool}/${name}`).size > size);
+  const came = () => existsSync(spool) && readdirSync(spool).some((name) => world.size(`state/spool/${name}`) > size);
   await until("some of it came", came, 60_000);
   // It notes what came.
   program.signal("SIGTERM");
@@ -115,7 +114,7 @@ test("a copy that is as it was stays, whatever one target got: another gets it, 
   const config = world.config({
     devices: {
       in: { type: "local", dir: "in", inPlace: false },
-      slow: { type: "local", dir: "slow", maxRate: "300kB/s" },
+      slow: { type: "local", dir: "slow", maxRate: "100kB/s" },
       later: { type: "local", dir: "later" },
     },
     routes: [{ from: "in", to: ["slow", "later"], into: "" }],
@@ -124,7 +123,7 @@ test("a copy that is as it was stays, whatever one target got: another gets it, 
   t.after(() => program.kill());
   await program.until(({ what }) => what === "pulled", "it is here");
   rmSync(world.path("in/log"));
-  const partial = () => readdirSync(world.path("slow")).find((name) => statSync(world.path(`slow/${name}`)).size > 2000);
+  const partial = () => readdirSync(world.path("slow")).find((name) => world.size(`slow/${name}`) > 2000);
   await until("some of it is sent", () => partial() !== undefined, 60_000);
   const handle = openSync(world.path(`slow/${partial() ?? ""}`), "r+");
   writeSync(handle, Buffer.from([(content[1000] ?? 0) ^ 1]), 0, 1, 1000);

@@ -288,8 +288,8 @@ test("a small urgent file passes a large one that is on its way, on both hops, a
   world.file("bulk/big.bin", random.bytes(30_000_000));
   const config = world.config({
     devices: {
-      in: local(".", { inPlace: false, concurrency: 1, maxRate: "8MiB/s", interval: "1s", settle: "0s" }),
-      out: local("out", { concurrency: 1, maxRate: "6MiB/s" }),
+      in: local(".", { inPlace: false, concurrency: 1, maxRate: "3MiB/s", interval: "1s", settle: "0s" }),
+      out: local("out", { concurrency: 1, maxRate: "2MiB/s" }),
     },
     routes: [
       { from: "in", to: ["out"], include: ["bulk/**"], into: "" },
@@ -305,7 +305,7 @@ test("a small urgent file passes a large one that is on its way, on both hops, a
   world.file("urgent/crash.ulg", random.bytes(200_000), 10);
   await program.until(({ what, message }) => what === "delivered" && message.includes("crash.ulg"), "the urgent file", 20_000);
   assert.equal(existsSync(world.path("out/bulk/big.bin")), false, "the large one is still on its way");
-  await program.until(({ what, message }) => what === "delivered" && message.includes("big.bin"), "the large file", 30_000);
+  await program.until(({ what, message }) => what === "delivered" && message.includes("big.bin"), "the large file");
   assert.deepEqual(readFileSync(world.path("out/bulk/big.bin")), readFileSync(world.path("bulk/big.bin")));
   assert.ok(program.events.some(({ what, message }) => what === "resumed" && message.startsWith("in:bulk/big.bin: goes on at byte")));
 });
@@ -368,7 +368,8 @@ test("a file that is still being written waits until it has settled", async (t) 
   const world = new World(t);
   world.mkdir("out");
   const config = world.config({
-    devices: { in: local("in", { settle: "2s", interval: "1s" }), out: local("out") },
+    // More than may lie between two of its lines.
+    devices: { in: local("in", { settle: "8s", interval: "1s" }), out: local("out") },
     routes: [{ from: "in", to: ["out"], into: "" }],
   });
   world.mkdir("in");
