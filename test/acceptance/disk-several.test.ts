@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { daemonIn, isSafe, labFor, noMount, reached } from "../disks/scene.js";
-import { runProgram } from "../faults/process.js";
+import { runProgram, statusNow } from "../faults/process.js";
 import { treeOf } from "../faults/trees.js";
 import { World } from "../faults/world.js";
 
@@ -11,8 +12,6 @@ const out = { type: "local", dir: "out" };
 
 async function statusOf(config: string) {
   return JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as {
-    ready: boolean;
-    summary: string;
     devices: { name: string; presence: string; reason?: string }[];
   };
 }
@@ -151,10 +150,12 @@ test("100,000 files in one directory, few of them wanted: these arrive, and stat
   const answers: { ms: number; summary: string }[] = [];
   for (let safe = false; !safe;) {
     const before = performance.now();
-    const { ready, summary } = await statusOf(config);
-    answers.push({ ms: Math.round(performance.now() - before), summary });
-    assert.ok(ready);
+    // The daemon is asked itself: before a command has started, the card may be listed.
+    const status = await statusNow(config);
+    assert.ok(status?.ready);
+    answers.push({ ms: Math.round(performance.now() - before), summary: status.summary });
     safe = program.events.some(isSafe);
+    await sleep(100);
   }
   t.diagnostic(`${answers.length} answers, the slowest after ${Math.max(...answers.map(({ ms }) => ms))} ms`);
   assert.ok(
