@@ -181,7 +181,9 @@ for (const before of [false, true])
       device: { settleMs, intervalMs: 50 },
     });
     for (let n = 0; n < 8; n++) {
-      assert.ok(existsSync(path), `deleted ${Math.round(performance.now() - writtenMs)} ms after it was written`);
+      // Of a machine that stood still for longer nobody knows what it was: it may have settled, and is begun anew.
+      const stoodMs = performance.now() - writtenMs;
+      if (!existsSync(path)) assert.ok(stoodMs >= settleMs, `deleted ${Math.round(stoodMs)} ms after it was written`);
       write(`, ${n}`);
       await sleep(settleMs / 4);
     }
@@ -189,5 +191,6 @@ for (const before of [false, true])
     double.instead = () => false;
     await untilSo(bench, "it is delivered, and deleted", () => !existsSync(path));
     assert.ok(performance.now() - writtenMs >= settleMs);
-    assert.equal(out.files.get("log.bin")?.bytes.toString(), text);
+    const arrived = [...out.files.values()].map(({ bytes }) => bytes.toString());
+    assert.ok(arrived.includes(text), arrived.join("\n"));
   });

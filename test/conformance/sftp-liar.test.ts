@@ -6,7 +6,7 @@ import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import type { Device, FileEntry, Memo, Source, Target } from "../../core/plugin.js";
 import { pieceBytes } from "../../plugins/sftp/transfer.js";
-import { calm, expectFault, until } from "./clause.js";
+import { calm, expectFault, onceReached, until } from "./clause.js";
 import { cut } from "./readers.js";
 import { sftpDevice } from "./sftp-harness.js";
 import { scripted, STATUS_CODE, type Bent, type Scripted } from "./sftp-scripted.js";
@@ -27,7 +27,7 @@ async function under(t: TestContext, bent: Bent, given: Readonly<Record<string, 
   const ctx = context({ clock });
   const devices: Device[] = [];
   const again = () => {
-    const device = sftpDevice(server.port, { user: "u", password: "p", root: "/", hostKey: server.hostKey, timeout: "2s", ...given }, ctx);
+    const device = sftpDevice(server.port, { user: "u", password: "p", root: "/", hostKey: server.hostKey, timeout: "20s", ...given }, ctx);
     devices.push(device);
     return device;
   };
@@ -306,5 +306,6 @@ test("a server that loses the beginning of a file that is continued is found out
 test("a server that goes silent in the middle is left after the time-out", async (t) => {
   const { target } = await under(t, { write: (_sftp, _id, _path, at) => at > 100_000 }, { timeout: "500ms" });
   const it = upload("a.bin", bytes(400_000));
-  assert.match(await expectFault(target.write(it, 0, calm(), nothing), "transient"), /no answer/);
+  const write = () => onceReached(() => target.write(it, 0, calm(), nothing));
+  assert.match(await expectFault(write(), "transient"), /no answer/);
 });
