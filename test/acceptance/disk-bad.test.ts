@@ -169,8 +169,8 @@ for (const places of [{}, { photos: "mnt-photos", logs: "mnt-logs" }] as { photo
     });
     const { program, config } = await started(t, lab, world, {
       devices: {
-        // Slow enough to be read still when the other is ejected.
-        photos: { ...on("DCIM", places.photos), maxRate: "1MiB/s" },
+        // Slow enough to be read still when the other is ejected, however long that command takes to begin.
+        photos: { ...on("DCIM", places.photos), maxRate: "300KiB/s" },
         logs: on("LOGS", places.logs),
         out: local("out"),
       },

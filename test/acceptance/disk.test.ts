@@ -189,12 +189,13 @@ test("eject: what runs is ended, it is unmounted, and used again once it was plu
   const lab = await labFor(t);
   if (lab === undefined) return;
   const world = new World(t);
-  const card = await lab.make("card", { fs: "ext4", mib: 96, files: { "a.bin": photo(1, 50_000_000) } });
+  // It is read as long as it takes a command to begin.
+  const card = await lab.make("card", { fs: "ext4", mib: 64, files: { "a.bin": photo(1, 30_000_000) } });
   for (const dir of ["out", "mnt"]) world.mkdir(dir);
   const config = world.config({
     devices: {
       flir: {
-        ...{ type: "disk", uuid: card.uuid, maxRate: "10MiB/s", mountPoint: "mnt" },
+        ...{ type: "disk", uuid: card.uuid, maxRate: "1MiB/s", mountPoint: "mnt" },
         onSafe: [
           "sh",
           "-c",
@@ -212,7 +213,7 @@ test("eject: what runs is ended, it is unmounted, and used again once it was plu
   assert.match((await eject("out")).err, /out is no disk that could be taken out; there are: flir/);
   assert.match((await eject("card")).err, /there is no device "card"; there are: flir/);
   await lab.plug(card);
-  await reached(program, config, 5_000_000);
+  await reached(program, config, 3_000_000);
   assert.deepEqual(lab.mounts().filter(({ target }) => target === `${world.dir}/mnt`).length, 1);
   const { code, out } = await eject("flir");
   assert.equal(code, 0);
