@@ -40,11 +40,12 @@ test("in a night in which the clocks change a window begins an hour sooner, or l
 
 test("a program that heeds no request to end is not waited for, nor what it began", async () => {
   const within = async (ms: number, script: string) =>
-    Promise.race([runsWithin(ms)("sh", ["-c", script]), setTimeout(5000, "waited", { ref: false })]);
-  assert.equal(await within(300, "trap '' TERM; echo begun; sleep 10; sleep 10"), undefined);
-  assert.equal(await within(300, "sleep 10 & echo begun"), "begun\n");
-  assert.equal(await within(4000, "echo $LC_ALL"), "C\n");
-  assert.equal(await within(4000, "echo no; exit 8"), undefined);
+    Promise.race([runsWithin(ms)("sh", ["-c", script]), setTimeout(20_000, "waited", { ref: false })]);
+  assert.equal(await within(300, "trap '' TERM; echo begun; sleep 30; sleep 30"), undefined);
+  // What ends well by itself has the time to begin, on a machine that is busy.
+  assert.equal(await within(3000, "sleep 30 & echo begun"), "begun\n");
+  assert.equal(await within(15_000, "echo $LC_ALL"), "C\n");
+  assert.equal(await within(15_000, "echo no; exit 8"), undefined);
 });
 
 test("a window of the day, also over midnight; how long it takes until it begins", async () => {
