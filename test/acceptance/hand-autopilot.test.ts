@@ -16,7 +16,7 @@ const local = (dir: string) => ({ type: "local", dir });
 
 test("a flight controller: by URL without a configuration; through the daemon while it reads; never a second link", async (t) => {
   const world = new World(t);
-  // The daemon reads it for eight seconds, in which a command begins.
+  // The daemon reads it for sixteen seconds, in which a command begins.
   const log = new Random(5).bytes(800_000);
   world.file("card/fs/microsd/log/2026-05-02/09_10_57.ulg", log);
   world.file("card/fs/microsd/log/2026-05-01/10_00_00.ulg", "older");
@@ -55,7 +55,7 @@ test("a flight controller: by URL without a configuration; through the daemon wh
 
   world.mkdir("out");
   const config = world.config({
-    devices: { fc: { type: "mavftp", url: sim.clientUrl, settle: "0s", maxRate: "100KiB/s" }, out: local("out") },
+    devices: { fc: { type: "mavftp", url: sim.clientUrl, settle: "0s", maxRate: "50KiB/s" }, out: local("out") },
     routes: [{ from: "fc", to: ["out"], into: "" }],
   });
   assert.match(
