@@ -1,5 +1,6 @@
 /** File systems of a test's own, on loop devices: small, so that they get full. */
 import { spawnSync } from "node:child_process";
+import { until } from "./conformance/clause.js";
 
 const ext4: readonly string[] = ["mkfs.ext4", "-q", "-m", "0"];
 const loop = (image: string, dir: string): readonly string[] => ["mount", "-o", "loop", image, dir];
@@ -22,6 +23,11 @@ export const exfatAt = (image: string, dir: string): readonly string[] => ["sh",
 /** An exFAT, by FUSE. */
 export function mountExfat(image: string, dir: string, mib = 64): string | undefined {
   return mountSmall(image, dir, mib, ["mkfs.exfat"], exfatAt);
+}
+
+/** As a person unmounts it: once nobody has anything of it open, as a program that lists it has for a moment. */
+export async function unmountIdle(dir: string): Promise<void> {
+  await until(`nobody has ${dir} open`, () => spawnSync("umount", [dir]).status === 0);
 }
 
 export function unmount(dir: string): void {

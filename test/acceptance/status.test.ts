@@ -10,6 +10,7 @@ import { spawn } from "@lydell/node-pty";
 import type { Status } from "../../core/status.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
+import { unmountIdle } from "../small-disk.js";
 import { until } from "../conformance/clause.js";
 import { masked } from "./said.js";
 
@@ -211,7 +212,7 @@ test("a file that is removed while its target is away is told before that is bac
     await program.until(() => listings(device) > before + 1, `two listings of ${device}`);
   };
   await Promise.all([listed("plain"), listed("logs")]);
-  if (disk) assert.equal(spawnSync("umount", [world.path("logs/disk")]).status, 0);
+  if (disk) await unmountIdle(world.path("logs/disk"));
   rmSync(world.path("plain/a"));
   rmSync(world.path("plain/day"), { recursive: true });
   const lost = () => program.events.filter(({ what }) => what === "lost").map(({ message }) => message);
@@ -373,7 +374,7 @@ test("how long it takes is as long as the slowest target takes for all of its ow
   const size = 8_000_000;
   world.file("in/large", Buffer.alloc(size, 1));
   const config = world.config({
-    devices: { in: local("in"), slow: local("slow", { maxRate: "200kB/s" }), fast: local("fast", { maxRate: "500kB/s" }) },
+    devices: { in: local("in"), slow: local("slow", { maxRate: "150kB/s" }), fast: local("fast", { maxRate: "350kB/s" }) },
     routes: [{ from: "in", to: ["slow", "fast"], into: "" }],
   });
   const program = new Program(["run", "--json", "--config", config]);
@@ -395,7 +396,7 @@ test("how long it takes counts what has been sent of a file", async (t) => {
   const size = 8_000_000;
   world.file("in/large", Buffer.alloc(size, 1));
   const config = world.config({
-    devices: { in: local("in"), out: local("out", { maxRate: "1MiB/s" }) },
+    devices: { in: local("in"), out: local("out", { maxRate: "300kB/s" }) },
     routes: [{ from: "in", to: ["out"], into: "" }],
   });
   const program = new Program(["run", "--json", "--config", config]);

@@ -7,6 +7,7 @@ import { Client } from "basic-ftp";
 import { until } from "../conformance/clause.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
+import { unmountIdle } from "../small-disk.js";
 import { masked } from "./said.js";
 
 const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
@@ -22,7 +23,7 @@ async function presenceOf(name: string, config: string, world: World): Promise<s
   return masked(reason === undefined ? presence : `${presence}: ${reason}`, world.dir);
 }
 
-function withDisk(t: TestContext): { readonly world: World; mount(): void; unmount(): void } | undefined {
+function withDisk(t: TestContext): { readonly world: World; mount(): void; unmount(): Promise<void> } | undefined {
   const world = new World(t);
   if (!world.mount("disk", 16)) {
     t.skip("no file system can be mounted here");
@@ -32,7 +33,7 @@ function withDisk(t: TestContext): { readonly world: World; mount(): void; unmou
   return {
     world,
     mount: () => run("mount", "-o", "loop", world.path("disk.img"), world.path("disk")),
-    unmount: () => run("umount", world.path("disk")),
+    unmount: () => unmountIdle(world.path("disk")),
   };
 }
 
@@ -56,7 +57,7 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
       const config = write();
       const program = new Program(["run", "--json", "--config", config]);
       await program.until(({ message }) => message.startsWith("in:a → out:a"), "that it is delivered");
-      disk.unmount();
+      await disk.unmount();
       if (!create) world.mkdir("disk/logs");
       await program.until(({ what, message }) => what === "detached" && message.startsWith("out"), "that the disk is missed");
       world.file("in/b", "content of b");
@@ -72,7 +73,7 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
       disk.mount();
       assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
       assert.deepEqual(readdirSync(world.path("disk/logs")).sort(), ["a", "b"]);
-      disk.unmount();
+      await disk.unmount();
       if (!create) world.mkdir("disk/logs");
       world.file("in/c", "content of c");
       write({ mounted: false });
@@ -91,7 +92,7 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
       services: { ftp: { type: "ftp-server", listen: "127.0.0.1:0", root: "disk/ftp", users: { u: { password: "p" } } } },
     });
     assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
-    disk.unmount();
+    await disk.unmount();
     const put = await runProgram(["put", world.path("in/a"), "out:by-hand", "--config", config]);
     assert.equal(put.code, 3);
     assert.equal(masked(put.err, world.dir), `filesync: out: ${notMounted}`);
@@ -108,7 +109,7 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     const disk = withDisk(t);
     if (disk === undefined) return;
     const { world } = disk;
-    disk.unmount();
+    await disk.unmount();
     world.file("in/a", "content of a");
     const config = world.config({
       devices: { in: local("in"), out: local("disk", { mounted: true }) },
@@ -137,7 +138,7 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
     // Now that it is there it is seen where it is mounted.
     assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
-    disk.unmount();
+    await disk.unmount();
     world.file("in/b", "content of b");
     const { code, out, err } = await runProgram(["run", "--once", "--config", config]);
     assert.equal(code, 3);
@@ -202,19 +203,19 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     const start = () => new Program(["run", "--json", "--config", config]);
     const first = start();
     const { message } = await first.until(({ message }) => message.includes("listens on"), "the port");
-    const client = new Client(2000);
+    const client = new Client();
     t.after(() => client.close());
     const access = { host: "127.0.0.1", port: Number(/:(\d+)/.exec(message)?.[1]), user: "u", password: "p" };
     await client.access(access);
     await client.uploadFrom(world.path("config.json"), "one");
-    disk.unmount();
+    await disk.unmount();
     await until(
       "that status says so",
       async () => (await presenceOf("ftp", config, world)) === `detached: it is not served: ${notMounted}`,
     );
     disk.mount();
     await until("that status says that it is back", async () => (await presenceOf("ftp", config, world)) === "attached");
-    disk.unmount();
+    await disk.unmount();
     await assert.rejects(client.send("MKD two"), /451 The disk of this server is not mounted/);
     client.close();
     await assert.rejects(client.access(access), /451 The disk of this server is not mounted/);
@@ -242,7 +243,7 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
         },
       },
     });
-    disk.unmount();
+    await disk.unmount();
     const program = new Program(["run", "--json", "--config", config]);
     await program.until(({ what }) => what === "service-failed", "that it cannot serve");
     assert.equal(
@@ -252,7 +253,7 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     assert.deepEqual(readdirSync(world.path("disk")), []);
     disk.mount();
     await until("that it serves", async () => (await presenceOf("registry", config, world)) === "attached");
-    disk.unmount();
+    await disk.unmount();
     await until("that it is missed", async () =>
       (await presenceOf("registry", config, world)).startsWith("detached: it is not served: DIR/disk"),
     );
