@@ -97,7 +97,7 @@ test("what has the longest name that there is can be verified", { skip: rsyncShe
 test("a rate of the route slows it, and a budget is kept to what rsync tells", { skip: rsyncShell.skip ?? false }, async (t) => {
   const { world, to, configured } = await scene(t, rsyncShell);
   world.file("in/log.ulg", new Random(5).bytes(6_000_000));
-  const config = configured({ budget: { day: "2MB", month: "1GB" }, concurrency: 1 }, { maxRate: "1MiB/s" });
+  const config = configured({ budget: { day: "2MB", month: "1GB" }, concurrency: 1 }, { maxRate: "512KiB/s" });
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());
   await until(
@@ -117,7 +117,7 @@ test("a budget counts small files that go together while they go", { skip: rsync
   const { world, to, configured, once } = await scene(t, rsyncShell);
   const random = new Random(6);
   for (let i = 0; i < 60; i++) world.file(`in/${i}.ulg`, random.bytes(100_000));
-  const config = configured({ budget: { day: "1MB" } }, { maxRate: "1MiB/s" });
+  const config = configured({ budget: { day: "1MB" } }, { maxRate: "512KiB/s" });
   const ran = await once(config);
   assert.equal(ran.code, 3, ran.out);
   const sent = (await fs.readdir(to)).reduce((sum, name) => sum + statSync(join(to, name)).size, 0);
