@@ -1,24 +1,14 @@
 /** Mirror and two-way routes between directories of this machine: what a person is told of them, and asked. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import {
-  chmodSync,
-  chownSync,
-  cpSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, chownSync, cpSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { Status } from "../../core/status.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
+import { unmountIdle } from "../small-disk.js";
 import { once } from "../sync/shared.js";
 
 const own = { settle: "0s", interval: "1s" };
@@ -41,7 +31,7 @@ class Two {
   }
 
   put(path: string, content = path): void {
-    writeFileSync(this.world.path(path), content);
+    this.world.comes(this.world.path(path), content);
   }
 }
 
@@ -255,7 +245,7 @@ for (const mode of ["two-way", "mirror"] as const)
 test("a route that was stopped and goes on says that it works, as long as that takes", async (t) => {
   const two = new Two(t);
   const { world } = two;
-  const config = two.config({ mode: "mirror", deletes: true, maxRate: "500kB/s" });
+  const config = two.config({ mode: "mirror", deletes: true, maxRate: "100kB/s" });
   two.put("box/a");
   await once(config);
   renameSync(world.path("box"), world.path("away"));
@@ -705,7 +695,6 @@ for (const mode of ["mirror", "two-way"])
       const { world } = two;
       const [disks, card, plain] = [world.mkdir("disks"), world.mkdir("box/card"), world.mkdir("box/plain")];
       const mount = (...how: readonly string[]) => assert.equal(spawnSync("mount", how).status, 0);
-      const unmount = (at: string) => assert.equal(spawnSync("umount", [at]).status, 0);
       mount("-t", "tmpfs", "none", disks);
       const mounted = new Set([disks]);
       try {
@@ -713,8 +702,8 @@ for (const mode of ["mirror", "two-way"])
           mount("--bind", world.mkdir("disks", disk), at);
           mounted.add(at);
         };
-        const off = (at: string) => {
-          unmount(at);
+        const off = async (at: string) => {
+          await unmountIdle(at);
           mounted.delete(at);
         };
         const config = two.config({ mode, ...(mode === "mirror" ? { deletes: true } : {}) });
@@ -722,7 +711,7 @@ for (const mode of ["mirror", "two-way"])
         on(card, "card");
         for (const path of ["a", "card/x", "card/y", "plain/p"]) two.put(`box/${path}`);
         await once(config);
-        off(card);
+        await off(card);
         // As whoever mounts them by themselves does.
         rmSync(card, { recursive: true });
         two.put("box/b");
@@ -755,8 +744,8 @@ for (const mode of ["mirror", "two-way"])
         );
         await told(/box:plain\/p: it was on another file system than the one that is mounted there now: /);
         assert.deepEqual(isThere("card/x", "plain/p"), [true, true]);
-        off(plain);
-        off(card);
+        await off(plain);
+        await off(card);
         const said = async (...words: readonly string[]) => (await runProgram([...words, "--config", config])).out;
         const hidden = "2 of what was agreed are on a file system that is not mounted in box";
         await eventually(async () =>
@@ -769,7 +758,7 @@ for (const mode of ["mirror", "two-way"])
         assert.equal(existsSync(world.path("box/card/x")), mode === "two-way");
         await program.kill();
       } finally {
-        for (const at of [...mounted].reverse()) unmount(at);
+        for (const at of [...mounted].reverse()) await unmountIdle(at);
       }
     },
   );
