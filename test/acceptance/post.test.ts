@@ -235,7 +235,7 @@ test("500 is tried a few times, then the log is set aside with the server's word
 
 for (const lost of ["cut-answer", "silent"] as const)
   test(`an answer that is lost (${lost}): never blindly sent again; told as in doubt`, async (t) => {
-    const it = await scene(t, { answerTimeout: "1s", whenInDoubt: "ask" });
+    const it = await scene(t, { answerTimeout: "5s", whenInDoubt: "ask" });
     it.server.tricks.push(lost);
     it.world.file("in/a.ulg", ulog(60, 100_000));
     const { code, out } = await it.once();
