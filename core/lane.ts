@@ -64,6 +64,8 @@ export class Lane {
   /** It was attached once in this run. */
   #met = false;
   #telling: NodeJS.Timeout | undefined;
+  /** Tells that it is away, where that is not told yet. */
+  #untold: (() => void) | undefined;
   #busy = 0;
   #guests = 0;
   readonly #hosted = new Set<Promise<unknown>>();
@@ -448,6 +450,14 @@ export class Lane {
     return Math.max(0, this.#pausedUntilMs - this.clock.monotonicMs());
   }
 
+  /** What is to be told a moment after the start is told now: a run that ends by then has no other moment. */
+  tellAway(): void {
+    clearTimeout(this.#telling);
+    const tell = this.#untold;
+    this.#untold = undefined;
+    tell?.();
+  }
+
   /** Stops watching, then closes the device. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -508,13 +518,17 @@ export class Lane {
       });
     if (changed) {
       clearTimeout(this.#telling);
+      this.#untold = undefined;
       if (attached) {
         this.#met = true;
         this.events.say("info", "attached", `${this.name}: attached`, { device: this.name });
       } else {
         const tell = () => this.events.say("warn", "detached", `${this.name}: ${reason ?? "detached"}`, { device: this.name, reason });
         if (this.#met) tell();
-        else this.#telling = setTimeout(tell, meetingMs);
+        else {
+          this.#untold = tell;
+          this.#telling = setTimeout(() => this.tellAway(), meetingMs);
+        }
       }
     }
     if (attached && (edge || changed)) {

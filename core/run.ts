@@ -392,6 +392,7 @@ export class Run {
     );
     let waiting = 0;
     let parked = 0;
+    const missed = new Set<Lane>();
     for (const { source, medium, target, state, n, tries } of rows) {
       if (state === "parked") {
         parked += n;
@@ -415,7 +416,9 @@ export class Run {
       // A target may still be attaching, or take its time, as a disk that spins up does.
       const away = needed.flatMap((name) => lanes.get(name) ?? []).filter(({ attached }) => !attached);
       if (away.some(({ unseen }) => unseen || upMs < 5000)) return undefined;
+      for (const lane of away) missed.add(lane);
     }
+    for (const lane of missed) lane.tellAway();
     const uneven = engine.config.syncs.flatMap((config) => {
       const route = engine.syncs.get(nameOf(config));
       return route === undefined ? [`${titleOf(config)}: one of its devices cannot be started as configured`] : (route.leftText ?? []);

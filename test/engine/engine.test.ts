@@ -537,6 +537,23 @@ test("--once does not end while a configuration is read anew, and gives what tha
   assert.deepEqual([...out.files.keys()].sort(), ["a.bin", "b.bin"]);
 });
 
+test("--once says of each device that it ends without that it is away, also where it was just looked at for the first time", async (t) => {
+  const bench = new Bench(t);
+  const [card, out, idle] = [new FakeDevice("card"), new FakeDevice("out"), new FakeDevice("idle")];
+  card.put("a.bin", "a");
+  for (const { presence$ } of [out, idle]) presence$.next({ state: "detached", reason: "not looked at yet", unseen: true });
+  await bench.start({ sources: [card], targets: [out, idle] }, [{ from: "card", to: ["out"] }]);
+  const now = bench.clock.monotonicMs.bind(bench.clock);
+  bench.clock.monotonicMs = () => now() + 60_000;
+  const drained = bench.daemon.drained(AbortSignal.timeout(20_000));
+  await until(bench, "that it is found", () => bench.events.some(({ what }) => what === "found"));
+  // As on a busy machine, where the first look takes seconds.
+  for (const { presence$ } of [out, idle]) presence$.next({ state: "detached", reason: "not mounted" });
+  assert.equal((await drained).waiting, 1);
+  const told = bench.events.filter(({ what }) => what === "detached").map(({ message }) => message);
+  assert.deepEqual(told, ["out: not mounted"]);
+});
+
 test("--once ends only when what is due at a source is done; what failed there is not waited for", async (t) => {
   for (const fails of [false, true]) {
     const bench = new Bench(t);
