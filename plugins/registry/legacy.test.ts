@@ -647,7 +647,8 @@ test(
     await until("the fourth", () => existsSync(join(vehicle, next)));
     ground.signal("SIGTERM");
     assert.equal(await ground.exited, 0);
-    assert.equal(spawnSync("pgrep", ["-f", dir], { encoding: "utf8" }).stdout, "", "no program is left");
+    // What is killed is gone a moment later.
+    await until("no program to be left", () => spawnSync("pgrep", ["-f", dir], { encoding: "utf8" }).stdout === "");
     const found =
       readdirSync(join(dir, "state"), { recursive: true, encoding: "utf8" }).find((path) => path.endsWith("registry.sqlite")) ?? "";
     const catalogue = await openDatabase(join(dir, "state", found));
