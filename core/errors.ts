@@ -169,6 +169,7 @@ const errnoKinds: Readonly<Record<string, FaultKind>> = {
   ENOMEDIUM: "offline",
   ESTALE: "offline",
   ENOTCONN: "offline",
+  ECONNABORTED: "offline",
   ENAMETOOLONG: "rejected",
   EFBIG: "rejected",
   EINVAL: "rejected",
@@ -190,6 +191,8 @@ const errnoTexts: Readonly<Record<string, string>> = {
   ENODEV: "the device has gone",
   ENXIO: "the device has gone",
   ENOTCONN: "the program that is its file system has ended",
+  // What was asked of it and not answered (Linux, fs/fuse/dev.c); what is asked later is ENOTCONN.
+  ECONNABORTED: "the program that is its file system has ended",
   ENAMETOOLONG: "the name is too long for this file system",
   EFBIG: "the file is too large for this file system",
   EMFILE: "too many open files",

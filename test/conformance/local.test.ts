@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { after, test, type TestContext } from "node:test";
+import { faultOfErrno } from "../../core/errors.js";
 import type { Device } from "../../core/plugin.js";
 import { filter, firstValueFrom } from "../../core/rxjs.js";
 import { noName } from "../../plugins/local/place.js";
@@ -312,6 +313,11 @@ test("a target whose file system was a program that ended while it was written t
   const it = { ...upload("a", content), read: () => Readable.from(cut(), { objectMode: false }) };
   const writing = device.target?.write(it, 0, calm(), () => undefined) ?? assert.fail();
   assert.match(await expectFault(writing, "offline"), /the program that is its file system has ended$/);
+});
+
+test("what the program that is a file system did not answer any more is away, as is what it is asked once it has ended", () => {
+  const { kind, message } = faultOfErrno(Object.assign(new Error("write"), { code: "ECONNABORTED" }), "cannot write a");
+  assert.deepEqual([kind, message], ["offline", "cannot write a: the program that is its file system has ended"]);
 });
 
 test("a directory that hangs once its file system has answered is told to hang, and looked at again once it answers", async (t) => {
