@@ -155,12 +155,16 @@ async function receive(session: Session, file: Incoming): Promise<void> {
     if (file.made) await login.root.syncNames(place.slice(0, -1));
   };
   // The client's connection comes meanwhile.
-  const begun = file.made || isPartial(place) ? Promise.resolve() : arrivals.begun(outer);
-  begun.catch(() => undefined);
+  const begun = file.made || isPartial(place) ? undefined : arrivals.begun(outer);
+  begun?.catch(() => undefined);
+  let isCut = false;
   try {
     await transferring(session, file.verb, async (socket, transfer) => {
       await begun;
-      if (file.start < file.was.size) await handle.truncate(file.start);
+      if (file.start < file.was.size) {
+        await handle.truncate(file.start);
+        isCut = true;
+      }
       let unsynced = 0;
       for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
         transfer.busy = true;
@@ -176,13 +180,14 @@ async function receive(session: Session, file: Incoming): Promise<void> {
       }
       await expectEnded(socket);
     }).finally(() => {
-      if (!file.made && (file.start < file.was.size || at > file.start)) arrivals.replaced(outer, file.was);
+      if (!file.made && (isCut || at > file.start)) arrivals.replaced(outer, file.was);
     });
     await kept();
     // Killed or unplugged right behind its last byte, it looks whole here; only who hears the answer has finished.
     if (session.ended.aborted) throw new Answer(426, "The connection has ended.");
   } catch (error) {
-    await keepBroken(session, file, at, kept);
+    const spared = isCut || at > file.start ? undefined : await begun;
+    await (spared?.() ?? keepBroken(session, file, at, kept));
     throw error;
   }
   if (isPartial(place)) await arrivals.forgotten(outer);

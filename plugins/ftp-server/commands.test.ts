@@ -191,6 +191,36 @@ test("an upload that leaves nothing, or is refused, leaves no word that somethin
   ftp.close();
 });
 
+test("an upload that ends before it has changed anything leaves what is there as whole, or as torn, as it was", async () => {
+  const ftp = await login();
+  const settled = async (name: string) => (await server.source.stat(`u/${name}`, calm()))?.settled;
+  const torn = async (name: string) => {
+    const data = await ftp.data();
+    assert.match(await ftp.ask(`STOR ${name}`), /^150/);
+    data.write(bytes(1000));
+    await until("the bytes to be there", async () => (await fs.stat(real(name))).size === 1000);
+    data.resetAndDestroy();
+    assert.match(await ftp.answer(), /^426/);
+  };
+  await torn("spared-torn.bin");
+  assert.match(await ftp.store("STOR spared-whole.bin", bytes(1000)), /^226/);
+  for (const command of ["STOR", "APPE"])
+    for (const [name, is] of [
+      ["spared-torn.bin", false],
+      ["spared-whole.bin", true],
+    ] as const) {
+      // No data connection is made.
+      assert.match(await ftp.ask("EPSV"), /^229/);
+      assert.match(await ftp.ask(`${command} ${name}`), /^150/);
+      assert.match(await ftp.ask("ABOR"), /^426/);
+      assert.match(await ftp.answer(), /^226/);
+      assert.equal((await fs.stat(real(name))).size, 1000);
+      assert.equal(await settled(name), is, `${command} ${name}`);
+      assert.equal(heard.memory.get(`broken u/${name}`), is ? undefined : 1000, `${command} ${name}`);
+    }
+  ftp.close();
+});
+
 test("what is put behind a file that is whole may be a piece: it is not settled by its answer", async () => {
   const ftp = await login();
   const settled = async () => (await server.source.stat("u/pieces.log", calm()))?.settled;

@@ -67,21 +67,31 @@ export class Inbox implements Source, Arrivals {
     return this.#root;
   }
 
-  async begun(place: Place): Promise<void> {
+  async begun(place: Place): Promise<() => Promise<void>> {
     const path = corePathOf(place);
+    const [finished, broken] = [this.#finished.get(path), this.#brokenAt(path)];
     this.#finished.delete(path);
     await this.#context.memory.set(brokenKey(path), runs);
+    return async () => {
+      if (finished !== undefined) keep(this.#finished, path, finished);
+      await this.#remember(path, broken);
+    };
   }
 
   isBroken(place: Place, bytes: number): boolean {
-    const path = corePathOf(place);
-    // That it arrived may not be noted yet.
-    return !this.#finished.has(path) && this.#isPart(path, bytes);
+    return this.#isPart(corePathOf(place), bytes);
   }
 
   #isPart(path: string, bytes: number): boolean {
-    const broken = this.#context.memory.get(brokenKey(path));
+    const broken = this.#brokenAt(path);
     return broken === bytes || broken === runs;
+  }
+
+  #brokenAt(path: string): number | undefined {
+    // That it arrived may not be noted yet.
+    if (this.#finished.has(path)) return undefined;
+    const bytes = this.#context.memory.get(brokenKey(path));
+    return typeof bytes === "number" ? bytes : undefined;
   }
 
   async arrived(place: Place, user: string, bytes: number): Promise<void> {

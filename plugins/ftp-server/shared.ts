@@ -15,8 +15,8 @@ import type { Place, Root } from "./root.js";
 import type { Login } from "./session.js";
 
 export interface Arrivals {
-  /** A file is about to be made, or changed, under its own name: durable, so that what a kill or a power cut leaves is known to be a part. */
-  begun(place: Place): Promise<void>;
+  /** A file is about to be made, or changed, under its own name: durable, so that what a kill or a power cut leaves is known to be a part. The result takes that back, where it is as it was. */
+  begun(place: Place): Promise<() => Promise<void>>;
   /** Whether what is at this place is known to be a part of what was sent. */
   isBroken(place: Place, bytes: number): boolean;
   /** A file is whole and durable: `place` is below the server's root. */
