@@ -101,7 +101,7 @@ async function store(session: Session, arg: Buffer, verb: "STOR" | "APPE"): Prom
   const outer = login.root.outer(place);
   const release = await shared.writers.claim(corePathOf(outer), login.name, (why) => session.transfer?.abort(why));
   try {
-    const { handle, stats, made } = await openToWrite(session, place, login.root);
+    const { handle, stats, made } = await openToWrite(session, place, login.root, rest);
     try {
       const start = startOf(verb, rest, stats, shared.options.overwrite);
       const goesOn = start > 0 && shared.arrivals.isBroken(outer, stats.size);
@@ -114,19 +114,24 @@ async function store(session: Session, arg: Buffer, verb: "STOR" | "APPE"): Prom
   }
 }
 
-async function openToWrite(session: Session, place: Place, root: Root): ReturnType<Root["open"]> {
+async function openToWrite(session: Session, place: Place, root: Root, rest = 0): ReturnType<Root["open"]> {
   if (isPartial(place)) return root.open(place, "create");
   try {
     return await root.open(place, "write");
   } catch (error) {
     if (codeOf(error) !== "ENOENT") throw error;
   }
+  // Refused once it is made, it would be left empty, and be delivered so.
+  if (rest > 0) throw notFrom(0);
   return makes(session, place, () => root.open(place, "create"));
 }
 
+function notFrom(bytes: number): Answer {
+  return new Answer(554, `The file has ${bytes} bytes: it can only go on from there.`);
+}
+
 function startOf(verb: "STOR" | "APPE", rest: number | undefined, stats: Stats, overwrite: boolean): number {
-  if (rest !== undefined && rest > 0 && rest !== stats.size)
-    throw new Answer(554, `The file has ${stats.size} bytes: it can only go on from there.`);
+  if (rest !== undefined && rest > 0 && rest !== stats.size) throw notFrom(stats.size);
   if (verb === "APPE" || (rest ?? 0) > 0) return stats.size;
   if (stats.size > 0 && !overwrite) throw new Answer(553, "There is a file of that name, and files are not replaced here.");
   return 0;

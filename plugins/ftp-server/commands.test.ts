@@ -221,6 +221,17 @@ test("an upload that ends before it has changed anything leaves what is there as
   ftp.close();
 });
 
+test("REST to where there is nothing makes nothing: an empty file would be delivered, over what has arrived", async () => {
+  const ftp = await login();
+  for (const command of ["STOR", "APPE"]) {
+    await ftp.ask("REST 1000");
+    assert.match(await ftp.store(`${command} gone.bin`, bytes(10)), /^554 .*0 bytes/);
+    assert.equal(existsSync(real("gone.bin")), false);
+    assert.equal(heard.memory.get("broken u/gone.bin"), undefined);
+  }
+  ftp.close();
+});
+
 test("what is put behind a file that is whole may be a piece: it is not settled by its answer", async () => {
   const ftp = await login();
   const settled = async () => (await server.source.stat("u/pieces.log", calm()))?.settled;
