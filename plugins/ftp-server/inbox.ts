@@ -175,14 +175,19 @@ export class Inbox implements Source, Arrivals {
 
   async #follow(from: Place, to: Place): Promise<void> {
     for await (const name of this.#filesBelow(to)) {
-      const before = corePathOf([...from, ...name]);
-      const finished = this.#finished.get(before);
-      this.#finished.delete(before);
-      if (finished !== undefined) keep(this.#finished, corePathOf([...to, ...name]), finished);
+      const place = [...to, ...name];
+      const [path, before] = [corePathOf(place), corePathOf([...from, ...name])];
       const brokeMs = this.#brokeMs.get(before);
       this.#brokeMs.delete(before);
-      if (brokeMs !== undefined) keep(this.#brokeMs, corePathOf([...to, ...name]), brokeMs);
+      if (brokeMs !== undefined) keep(this.#brokeMs, path, brokeMs);
+      const finished = this.#finished.get(before);
+      this.#finished.delete(before);
+      if (finished !== undefined) keep(this.#finished, path, finished);
       await this.#remember(before, undefined);
+      const stats = await this.root.lstat(place);
+      this.replaced([...from, ...name], stats);
+      const apart = textOf(await this.#apart(place));
+      if (finished === textOf(stats)) keep(this.#finished, path, apart);
     }
   }
 

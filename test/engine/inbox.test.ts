@@ -23,18 +23,29 @@ async function served(t: TestContext) {
   return { dir, client, box, bench: new Bench(t), out: new FakeDevice("out") };
 }
 
-for (const how of ["in place", "by its name", "behind a longer one", "behind a shorter one", "once it was deleted", "once it was renamed"])
+for (const how of [
+  "in place",
+  "by its name",
+  "behind a longer one",
+  "behind a shorter one",
+  "once it was deleted",
+  "once it was renamed",
+  "once its directory was renamed",
+  "in a directory that gets the name of its own",
+])
   test(`what a client puts over a file while that is delivered, ${how}, with its size and time (no clock), is not deleted for it: it arrives, too`, async (t) => {
     const { dir, client, box, bench, out } = await served(t);
     const rename = async (from: string, to: string) => {
       assert.match(await client.ask(`RNFR ${from}`), /^350/);
       assert.match(await client.ask(`RNTO ${to}`), /^250/);
     };
+    assert.match(await client.ask("MKD day"), /^257/);
+    let file = "day/a.raw";
     const put = async (text: string) => {
-      const name = how === "by its name" ? ".a.part" : "a.raw";
+      const name = how === "by its name" ? "day/.a.part" : file;
       assert.match(await client.store(`STOR ${name}`, Buffer.from(text)), /^226/);
       assert.match(await client.ask(`MFMT 19800101000000 ${name}`), /^213/);
-      if (name !== "a.raw") await rename(name, "a.raw");
+      if (name !== file) await rename(name, file);
     };
     await put("first");
     let isCommitting = false;
@@ -47,13 +58,23 @@ for (const how of ["in place", "by its name", "behind a longer one", "behind a s
     };
     await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"], afterDelivery: "delete" }]);
     await until(bench, "it is being given its name", () => isCommitting);
-    if (how === "once it was deleted") assert.match(await client.ask("DELE a.raw"), /^250/);
-    else if (how === "once it was renamed") await rename("a.raw", ".old.part");
-    else await put(how === "behind a longer one" ? "second" : how === "behind a shorter one" ? "2nd" : "2nd..");
+    if (how === "once it was deleted") assert.match(await client.ask(`DELE ${file}`), /^250/);
+    else if (how === "once it was renamed") await rename(file, ".old.part");
+    else if (how === "once its directory was renamed") {
+      await rename("day", "old");
+      assert.match(await client.ask("MKD day"), /^257/);
+    } else if (how === "in a directory that gets the name of its own") {
+      await rename("day", "old");
+      assert.match(await client.ask("MKD new"), /^257/);
+      file = "new/a.raw";
+    } else await put(how === "behind a longer one" ? "second" : how === "behind a shorter one" ? "2nd" : "2nd..");
     await put("other");
+    if (file === "new/a.raw") await rename("new", "day");
     out.before = () => undefined;
     go();
-    await until(bench, "it is deleted", () => !existsSync(join(dir, "a.raw")));
+    // Of a directory's new name no word comes.
+    if (file === "new/a.raw") bench.daemon.engine.relist$.next("box");
+    await until(bench, "it is deleted", () => !existsSync(join(dir, "day/a.raw")));
     const arrived = [...out.files.values()].map(({ bytes }) => bytes.toString());
     assert.ok(arrived.includes("other"), arrived.join());
   });
