@@ -232,6 +232,27 @@ test("REST to where there is nothing makes nothing: an empty file would be deliv
   ftp.close();
 });
 
+test("what is whole is not noted as torn under the new name of its directory, also where it is not noted yet that it arrived", async () => {
+  const ftp = await login();
+  await ftp.ask("MKD slow");
+  const set = heard.memory.set.bind(heard.memory);
+  const held: (() => void)[] = [];
+  // As while the journal takes nothing: one after the other.
+  heard.memory.set = (key, value) =>
+    value === undefined || held.length > 0 ? new Promise<void>((resolve) => held.push(() => resolve(set(key, value)))) : set(key, value);
+  assert.match(await ftp.store("STOR slow/whole.bin", bytes(10)), /^226/);
+  assert.match(await ftp.ask("RNFR slow"), /^350/);
+  ftp.send("RNTO slower\r\n");
+  const timer = setInterval(() => held.shift()?.(), 20);
+  assert.match(await ftp.answer(), /^250/);
+  clearInterval(timer);
+  heard.memory.set = set;
+  for (const go of held) go();
+  assert.equal((await server.source.stat("u/slower/whole.bin", calm()))?.settled, true);
+  for (const dir of ["slow", "slower"]) assert.equal(heard.memory.get(`broken u/${dir}/whole.bin`), undefined, dir);
+  ftp.close();
+});
+
 test("what is put behind a file that is whole may be a piece: it is not settled by its answer", async () => {
   const ftp = await login();
   const settled = async () => (await server.source.stat("u/pieces.log", calm()))?.settled;

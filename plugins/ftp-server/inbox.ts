@@ -158,10 +158,10 @@ export class Inbox implements Source, Arrivals {
     if ((await this.stat(corePathOf(to), calm)) === undefined) {
       for await (const name of this.#filesBelow(from)) {
         const path = corePathOf([...to, ...name]);
-        const bytes = this.#context.memory.get(brokenKey(corePathOf([...from, ...name])));
+        const bytes = this.#brokenAt(corePathOf([...from, ...name]));
         // What is still noted there is of a rename that power cut off.
-        await this.#remember(path, typeof bytes === "number" ? bytes : undefined);
-        if (typeof bytes === "number") noted.push(path);
+        await this.#remember(path, bytes);
+        if (bytes !== undefined) noted.push(path);
       }
     }
     try {
