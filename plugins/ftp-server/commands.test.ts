@@ -16,7 +16,7 @@ import { RawFtp } from "../../test/conformance/raw-ftp.js";
 import { bytes, context, type TestContext } from "../../test/conformance/upload.js";
 import { mountSmall, unmount } from "../../test/small-disk.js";
 import { Inbox } from "./inbox.js";
-import { corePathOf, type Root } from "./root.js";
+import { corePathOf, type Place, Root } from "./root.js";
 import type { FtpServer } from "./server.js";
 import { Writers } from "./shared.js";
 
@@ -743,6 +743,41 @@ test("what a kill leaves of an upload waits for its client after the restart, wh
   back.socket.destroy();
   await Promise.all([first.close(), third.close()]);
   await fs.rm(dir, { recursive: true });
+});
+
+test("on a FAT, which tells times by two seconds, nothing has the time of one of the eight before it of its name and size", async (t) => {
+  const disk = await fs.mkdtemp(join(tmpdir(), "filesync-fat-"));
+  const fat = await startOwn({ root: disk, users: { u: { password: "p" } } });
+  const ftp = await RawFtp.login(fat.port ?? 0, "u", "p");
+  t.after(async () => {
+    ftp.close();
+    await fat.close();
+    await fs.rm(disk, { recursive: true });
+  });
+  const setTime = Root.prototype.setTime;
+  t.mock.method(Root.prototype, "setTime", function (this: Root, place: Place, ms: number) {
+    return setTime.call(this, place, Math.floor(ms / 2000) * 2000);
+  });
+  const times: (number | undefined)[] = [];
+  for (let n = 0; n < 10; n++) {
+    const name = n < 5 ? "a.raw" : ".a.part";
+    assert.match(await ftp.store(`STOR ${name}`, bytes(10, n)), /^226/);
+    assert.match(await ftp.ask(`MFMT 20200101000000 ${name}`), /^213/);
+    if (name !== "a.raw") {
+      assert.match(await ftp.ask(`RNFR ${name}`), /^350/);
+      assert.match(await ftp.ask("RNTO a.raw"), /^250/);
+    }
+    const found = await fat.source.stat("u/a.raw", calm());
+    assert.equal(found?.settled, true);
+    assert.equal(times.slice(-8).includes(found?.modifiedMs), false, `${n}: ${times.join()} ${found?.modifiedMs}`);
+    times.push(found?.modifiedMs);
+  }
+  // What APPE makes, too, though it is not settled by its answer.
+  assert.match(await ftp.ask("DELE a.raw"), /^250/);
+  assert.match(await ftp.store("APPE a.raw", bytes(10, 99)), /^226/);
+  assert.match(await ftp.ask("MFMT 20200101000000 a.raw"), /^213/);
+  const made = (await fat.source.stat("u/a.raw", calm()))?.modifiedMs;
+  assert.equal(times.slice(-8).includes(made), false, `${times.join()} ${made}`);
 });
 
 test("that an upload ended is kept of the newest ten thousand: a station that runs for a year grows no further by each", async () => {

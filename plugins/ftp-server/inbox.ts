@@ -106,6 +106,7 @@ export class Inbox implements Source, Arrivals {
   async appended(place: Place, user: string, bytes: number): Promise<void> {
     const path = corePathOf(place);
     this.#finished.delete(path);
+    await this.#apart(place);
     await this.#remember(path, undefined);
     this.#context.say("info", `${user} sent more of ${path}`, { user, path, size: bytes });
     this.changes$.next();
@@ -121,7 +122,8 @@ export class Inbox implements Source, Arrivals {
 
   async retimed(place: Place): Promise<void> {
     const path = corePathOf(place);
-    if (this.#finished.has(path)) this.#finished.set(path, textOf(await this.#apart(place)));
+    const stats = await this.#apart(place);
+    if (this.#finished.has(path)) this.#finished.set(path, textOf(stats));
   }
 
   replaced(place: Place, was: Stats): void {
@@ -143,8 +145,8 @@ export class Inbox implements Source, Arrivals {
     const before = this.#before.get(corePathOf(place)) ?? [];
     let stats = await this.root.lstat(place);
     let at = Math.trunc(stats.mtimeMs);
-    for (let step = 2; step <= 4096 && before.includes(stampOf(stats.size, stats.mtimeMs)); step *= 2) {
-      await this.root.setTime(place, (at += step));
+    for (let n = 0; n <= before.length && before.includes(stampOf(stats.size, stats.mtimeMs)); n++) {
+      await this.root.setTime(place, (at += n === 0 ? 2 : 2000));
       stats = await this.root.lstat(place);
     }
     return stats;
