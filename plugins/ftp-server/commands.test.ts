@@ -267,6 +267,33 @@ test("what is put behind a file that is whole may be a piece: it is not settled 
   ftp.close();
 });
 
+test("a file that was being written when its directory was listed is not settled, also where its upload has ended by the time that it is told", async () => {
+  const ftp = await login();
+  await ftp.ask("MKD told");
+  await fs.writeFile(real("told/foreign.bin"), "x");
+  for (const how of ["whole", "torn"]) {
+    const data = await ftp.data();
+    assert.match(await ftp.ask("STOR told/late.bin"), /^150/);
+    data.write(bytes(1000));
+    await until("the bytes to be there", async () => (await fs.stat(real("told/late.bin"))).size === 1000);
+    const told: FileEntry[] = [];
+    for await (const entry of server.tree.list("u/told", calm())) {
+      if (told.length === 0) {
+        data.write(bytes(1000));
+        await until("more to be there", async () => (await fs.stat(real("told/late.bin"))).size === 2000);
+        if (how === "whole") data.end();
+        else data.resetAndDestroy();
+        assert.match(await ftp.answer(), how === "whole" ? /^226/ : /^426/);
+      }
+      told.push(entry);
+    }
+    const late = told.find(({ path }) => path === "u/told/late.bin");
+    assert.deepEqual([late?.size, late?.settled], [1000, false], how);
+    assert.match(await ftp.ask("DELE told/late.bin"), /^250/);
+  }
+  ftp.close();
+});
+
 test("a reset right behind the bytes is no end of an upload", async () => {
   const ftp = await login();
   for (const size of [500, 100_000]) {

@@ -230,8 +230,9 @@ export class Inbox implements Source, Arrivals {
     try {
       for await (const batch of this.root.read(dir)) {
         throwIfAborted(signal);
-        for (const { name, stats } of batch) {
-          yield this.entryOf(corePathOf([...dir, name]), stats);
+        // At once: what is being written now may be told when that has ended, with the size of now.
+        for (const entry of batch.map(({ name, stats }) => this.entryOf(corePathOf([...dir, name]), stats))) {
+          yield entry;
           throwIfAborted(signal);
         }
       }
