@@ -190,7 +190,14 @@ async function copied(session: Session, from: Place, to: Place): Promise<void> {
   const outer = root.outer(to);
   const release = await shared.writers.claim(corePathOf(outer), name, () => undefined);
   try {
-    const copy = () => root.copy(from, to, session.ended);
+    const was = await root.lstat(from);
+    const copy = async () => {
+      const size = await root.copy(from, to, session.ended);
+      const { mtimeMs, ino } = await root.lstat(from);
+      if (!shared.writers.has(corePathOf(root.outer(from))) && mtimeMs === was.mtimeMs && ino === was.ino) return size;
+      await root.unlink(to);
+      throw new Answer(450, "The file changed meanwhile.");
+    };
     const isTaken = (await ifThere(root.lstat(to))) !== undefined;
     const size = isTaken ? await copy() : await makes(session, to, copy);
     if (isPartial(to)) await shared.arrivals.forgotten(outer);

@@ -434,6 +434,28 @@ test("SITE CPFR and CPTO copy a file to a new name, over nothing, and nothing th
   for (const each of [ftp, second, reader]) each.close();
 });
 
+test("SITE CPTO makes no copy of what begins to be written meanwhile: torn, it would count as whole", async () => {
+  const [ftp, second] = [await login(), await login()];
+  assert.match(await ftp.store("STOR from.bin", bytes(5000)), /^226/);
+  const data = await second.data();
+  const set = heard.memory.set.bind(heard.memory);
+  heard.memory.set = async (key, value) => {
+    heard.memory.set = set;
+    assert.match(await second.ask("STOR from.bin"), /^150/);
+    data.write(bytes(1000));
+    await until("the bytes to be there", async () => (await fs.stat(real("from.bin"))).size === 1000);
+    return set(key, value);
+  };
+  assert.match(await ftp.ask("SITE CPFR from.bin"), /^350/);
+  assert.match(await ftp.ask("SITE CPTO to.bin"), /^450/);
+  assert.deepEqual([existsSync(real("to.bin")), heard.memory.get("broken u/to.bin")], [false, undefined]);
+  data.end(bytes(1000));
+  assert.match(await second.answer(), /^226/);
+  assert.match(await ftp.ask("SITE CPFR from.bin"), /^350/);
+  assert.match(await ftp.ask("SITE CPTO to.bin"), /^250 2000 /);
+  for (const each of [ftp, second]) each.close();
+});
+
 test("nothing can be written where something is being renamed", async () => {
   const writers = new Writers();
   const release = writers.hold("u/day", "u/night");
