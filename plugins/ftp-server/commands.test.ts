@@ -803,7 +803,7 @@ test("on a FAT, which tells times by two seconds, nothing has the time of one of
     await fat.close();
     await fs.rm(disk, { recursive: true });
   });
-  const setTime = Reflect.get(Root.prototype, "setTime") as (this: Root, place: Place, ms: number) => Promise<void>;
+  const setTime = Reflect.get(Root.prototype, "setTime");
   t.mock.method(Root.prototype, "setTime", function (this: Root, place: Place, ms: number) {
     return setTime.call(this, place, Math.floor(ms / 2000) * 2000);
   });
