@@ -114,7 +114,7 @@ async function mfmt(session: Session, arg: Buffer): Promise<void> {
   const place = session.place(arg.subarray(space + 1));
   const { arrivals } = session.shared;
   const outer = root.outer(place);
-  await root.setTime(place, arrivals.timeApart(outer, (await root.lstat(place)).size, ms));
+  await root.setTime(place, await arrivals.timeApart(outer, ms));
   await arrivals.retimed(outer);
   const stats = await root.lstat(place);
   await session.reply(213, `Modify=${ftpTime(stats)}; ${wirePath(place)}`);

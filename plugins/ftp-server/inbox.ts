@@ -122,6 +122,8 @@ export class Inbox implements Source, Arrivals {
 
   async retimed(place: Place): Promise<void> {
     const path = corePathOf(place);
+    // Of a partial, as FileSync sends it, there is nothing to know.
+    if (!this.#finished.has(path) && !this.#before.has(path)) return;
     const stats = await this.#apart(place);
     if (this.#finished.has(path)) this.#finished.set(path, textOf(stats));
   }
@@ -132,8 +134,10 @@ export class Inbox implements Source, Arrivals {
     keep(this.#before, path, [...(this.#before.get(path) ?? []), stampOf(was.size, was.mtimeMs)].slice(-mostBefore));
   }
 
-  timeApart(place: Place, size: number, ms: number): number {
-    const before = this.#before.get(corePathOf(place)) ?? [];
+  async timeApart(place: Place, ms: number): Promise<number> {
+    const before = this.#before.get(corePathOf(place));
+    if (before === undefined) return ms;
+    const { size } = await this.root.lstat(place);
     let at = ms;
     // Node may set it some nanoseconds too early, which `entryOf` shows as the millisecond before.
     while (before.includes(stampOf(size, at)) || before.includes(stampOf(size, at - 1))) at += 2;
@@ -188,6 +192,7 @@ export class Inbox implements Source, Arrivals {
       await this.#remember(before, undefined);
       const stats = await this.root.lstat(place);
       this.replaced([...from, ...name], stats);
+      if (!this.#before.has(path)) continue;
       const apart = textOf(await this.#apart(place));
       if (finished === textOf(stats)) keep(this.#finished, path, apart);
     }

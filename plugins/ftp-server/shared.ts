@@ -23,8 +23,8 @@ export interface Arrivals {
   arrived(place: Place, user: string, bytes: number): Promise<void>;
   /** What was there is not, or not as it was, by a client: what has its size and time from now on is another. */
   replaced(place: Place, was: Stats): void;
-  /** The time in place of `ms` that no file of that size had there before: clients set times by the second, and those without a clock all the same one. It would be taken for that, and be deleted with it. */
-  timeApart(place: Place, size: number, ms: number): number;
+  /** The time in place of `ms` that no file of the size of what is there had there before: clients set times by the second, and those without a clock all the same one. It would be taken for that, and be deleted with it. */
+  timeApart(place: Place, ms: number): Promise<number>;
   /** Something was put behind what was whole: durable, but perhaps only a piece, as of a program that sends a log while it is written. */
   appended(place: Place, user: string, bytes: number): Promise<void>;
   /** An upload broke, and left a part under its own name. */
