@@ -48,7 +48,7 @@ export async function makes<T>(session: Session, place: Place, make: () => Promi
   try {
     return await make();
   } catch (error) {
-    await arrivals.forgotten(outer);
+    arrivals.forgotten(outer);
     throw error;
   }
 }
@@ -159,7 +159,7 @@ async function renamed({ shared: { arrivals, options } }: Session, { root, name 
   await rename();
   arrivals.replaced(root.outer(from), stats);
   if (was !== undefined) arrivals.replaced(root.outer(to), was);
-  await arrivals.forgotten(root.outer(from));
+  arrivals.forgotten(root.outer(from));
   if (stats.isFile() && !isPartial(to)) await arrivals.arrived(root.outer(to), name, stats.size);
 }
 
@@ -200,7 +200,7 @@ async function copied(session: Session, from: Place, to: Place): Promise<void> {
     };
     const isTaken = (await ifThere(root.lstat(to))) !== undefined;
     const size = isTaken ? await copy() : await makes(session, to, copy);
-    if (isPartial(to)) await shared.arrivals.forgotten(outer);
+    if (isPartial(to)) shared.arrivals.forgotten(outer);
     else await shared.arrivals.arrived(outer, name, size);
     await session.reply(250, `${size} bytes are copied.`);
   } finally {
@@ -217,7 +217,7 @@ async function dele(session: Session, arg: Buffer): Promise<void> {
     const was = await login.root.lstat(place);
     await login.root.unlink(place);
     arrivals.replaced(login.root.outer(place), was);
-    await arrivals.forgotten(login.root.outer(place));
+    arrivals.forgotten(login.root.outer(place));
   } finally {
     release();
   }

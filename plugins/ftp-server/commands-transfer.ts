@@ -195,7 +195,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
     await (spared?.() ?? keepBroken(session, file, at, kept));
     throw error;
   }
-  if (isPartial(place)) await arrivals.forgotten(outer);
+  if (isPartial(place)) arrivals.forgotten(outer);
   else if (file.verb === "APPE" && !file.goesOn) await arrivals.appended(outer, login.name, at);
   else await arrivals.arrived(outer, login.name, at);
   await session.reply(226, `${at} bytes are stored.`);
@@ -209,7 +209,7 @@ async function keepBroken(session: Session, file: Incoming, at: number, kept: ()
     // Nothing came: then there is nothing to keep but a name that would look like an empty file.
     if (file.made && at === 0) {
       await login.root.unlink(place);
-      if (!isPartial(place)) await shared.arrivals.forgotten(outer);
+      if (!isPartial(place)) shared.arrivals.forgotten(outer);
       return;
     }
     await kept();

@@ -48,6 +48,10 @@ after(async () => {
 const login = (user = "u"): Promise<RawFtp> => RawFtp.login(server.port ?? 0, user, "p");
 const real = (path: string): string => join(base, "u", path);
 
+/** Of an upload that broke, or runs. */
+const partOf = (path: string, { memory } = heard) => memory.get(`broken u/${path}`) as { readonly bytes: number } | undefined;
+const noPart = (path: string, of = heard): Promise<void> => until(`no part to be noted at ${path}`, () => partOf(path, of) === undefined);
+
 async function listed(): Promise<FileEntry[]> {
   const entries: FileEntry[] = [];
   for await (const entry of server.source.list(calm())) entries.push(entry);
@@ -167,6 +171,7 @@ test("an upload that leaves nothing, or is refused, leaves no word that somethin
   assert.match(await ftp.store("STOR a-directory/to/x.bin", bytes(10)), /^5/);
   assert.match(await ftp.store("STOR a-directory", bytes(10)), /^5/);
   assert.match(await ftp.store("STOR copied.bin", bytes(10)), /^226/);
+  await noPart("copied.bin");
   const noted: [string, unknown][] = [];
   const set = heard.memory.set.bind(heard.memory);
   heard.memory.set = (key, value) => {
@@ -181,13 +186,17 @@ test("an upload that leaves nothing, or is refused, leaves no word that somethin
     assert.match(await ftp.ask("SITE CPFR copied.bin"), /^350/);
     assert.match(await ftp.ask(`SITE CPTO ${to}`), answer);
   }
+  await noPart("copy.bin");
   heard.memory.set = set;
-  assert.deepEqual(
-    noted,
-    ["a-directory/to/x.bin", "copy.bin"].flatMap((path) => [-1, undefined].map((value) => [`broken u/${path}`, value])),
-  );
-  for (const path of ["nothing.bin", "a-directory/to/x.bin", "a-directory"])
-    assert.equal(heard.memory.get(`broken u/${path}`), undefined, path);
+  // That nothing is torn there any more goes with the next.
+  const [first, second] = ["a-directory/to/x.bin", "copy.bin"].map((path) => `broken u/${path}`);
+  assert.deepEqual(noted, [
+    [first, { bytes: -1 }],
+    [first, undefined],
+    [second, { bytes: -1 }],
+    [second, undefined],
+  ]);
+  for (const path of ["nothing.bin", "a-directory/to/x.bin", "a-directory"]) assert.equal(partOf(path), undefined, path);
   ftp.close();
 });
 
@@ -216,7 +225,8 @@ test("an upload that ends before it has changed anything leaves what is there as
       assert.match(await ftp.answer(), /^226/);
       assert.equal((await fs.stat(real(name))).size, 1000);
       assert.equal(await settled(name), is, `${command} ${name}`);
-      assert.equal(heard.memory.get(`broken u/${name}`), is ? undefined : 1000, `${command} ${name}`);
+      if (is) await noPart(name);
+      else assert.equal(partOf(name)?.bytes, 1000, `${command} ${name}`);
     }
   ftp.close();
 });
@@ -227,7 +237,7 @@ test("REST to where there is nothing makes nothing: an empty file would be deliv
     await ftp.ask("REST 1000");
     assert.match(await ftp.store(`${command} gone.bin`, bytes(10)), /^554 .*0 bytes/);
     assert.equal(existsSync(real("gone.bin")), false);
-    assert.equal(heard.memory.get("broken u/gone.bin"), undefined);
+    assert.equal(partOf("gone.bin"), undefined);
   }
   ftp.close();
 });
@@ -249,7 +259,7 @@ test("what is whole is not noted as torn under the new name of its directory, al
   heard.memory.set = set;
   for (const go of held) go();
   assert.equal((await server.source.stat("u/slower/whole.bin", calm()))?.settled, true);
-  for (const dir of ["slow", "slower"]) assert.equal(heard.memory.get(`broken u/${dir}/whole.bin`), undefined, dir);
+  for (const dir of ["slow", "slower"]) await noPart(`${dir}/whole.bin`);
   ftp.close();
 });
 
@@ -354,7 +364,8 @@ test("what an upload broke is not settled under another name of its directory, a
   await server.tree.move("u/flown", "u/gone", "directory", calm());
   assert.equal(await settled("u/gone/day/torn.bin"), false);
   assert.equal(await settled("u/gone/day/whole.bin"), true);
-  assert.equal(heard.memory.get("broken u/flown/day/torn.bin"), undefined, "what was noted goes along");
+  // What was noted goes along.
+  await noPart("flown/day/torn.bin");
   for (const each of [ftp, second]) each.close();
 });
 
@@ -375,9 +386,9 @@ test("what an upload broke is noted under the new name of its directory before t
   assert.match(await ftp.ask("RNTO taken"), /^550/);
   await ftp.ask("RNFR cut");
   assert.match(await ftp.ask("RNTO nowhere/cut"), /^550/);
-  assert.equal(heard.memory.get("broken u/taken/torn.bin"), undefined);
-  assert.equal(heard.memory.get("broken u/nowhere/cut/torn.bin"), undefined);
-  assert.equal(heard.memory.get("broken u/cut/torn.bin"), 1000);
+  await noPart("taken/torn.bin");
+  await noPart("nowhere/cut/torn.bin");
+  assert.equal(partOf("cut/torn.bin")?.bytes, 1000);
   const old: boolean[] = [];
   const set = heard.memory.set.bind(heard.memory);
   heard.memory.set = (key, value) => {
@@ -388,9 +399,10 @@ test("what an upload broke is noted under the new name of its directory before t
   assert.match(await ftp.ask("RNTO kept"), /^250/);
   heard.memory.set = set;
   assert.deepEqual(old, [true]);
-  assert.equal(heard.memory.get("broken u/cut/torn.bin"), undefined);
+  await noPart("cut/torn.bin");
   assert.equal((await server.source.stat("u/kept/torn.bin", calm()))?.settled, false);
-  assert.equal(heard.memory.get("broken u/kept/whole.bin"), undefined, "a whole file would count as torn after a restart");
+  // It would count as torn after a restart.
+  await noPart("kept/whole.bin");
   ftp.close();
 });
 
@@ -448,7 +460,8 @@ test("SITE CPTO makes no copy of what begins to be written meanwhile: torn, it w
   };
   assert.match(await ftp.ask("SITE CPFR from.bin"), /^350/);
   assert.match(await ftp.ask("SITE CPTO to.bin"), /^450/);
-  assert.deepEqual([existsSync(real("to.bin")), heard.memory.get("broken u/to.bin")], [false, undefined]);
+  assert.equal(existsSync(real("to.bin")), false);
+  await noPart("to.bin");
   data.end(bytes(1000));
   assert.match(await second.answer(), /^226/);
   assert.match(await ftp.ask("SITE CPFR from.bin"), /^350/);
@@ -769,6 +782,7 @@ test("what a kill leaves of an upload waits for its client after the restart, wh
   assert.match(await ftp.ask("APPE half.bin"), /^150/);
   data.write(bytes(1000));
   await until("the bytes to be there", async () => (await fs.stat(join(dir, "u/half.bin"))).size === 2000);
+  await noPart("whole.bin", killed);
   let aheadMs = 0;
   const ctx = context({ clock: { ...killed.clock, monotonicMs: () => performance.now() + aheadMs } });
   for (const name of ["half.bin", "whole.bin"]) await ctx.memory.set(`broken u/${name}`, killed.memory.get(`broken u/${name}`));
@@ -778,8 +792,8 @@ test("what a kill leaves of an upload waits for its client after the restart, wh
   const back = await RawFtp.login(second.port ?? 0, "u", "p");
   assert.match(await back.store("APPE half.bin", bytes(10)), /^226/);
   assert.equal(await settled("half.bin"), true);
-  await ctx.memory.set("broken u/half.bin", killed.memory.get("broken u/half.bin"));
   await second.close();
+  await ctx.memory.set("broken u/half.bin", killed.memory.get("broken u/half.bin"));
   const third = await startOwn(given, ctx);
   const again = async () => (await third.source.stat("u/half.bin", calm()))?.settled;
   assert.equal(await again(), false);
@@ -791,6 +805,46 @@ test("what a kill leaves of an upload waits for its client after the restart, wh
   ftp.socket.destroy();
   back.socket.destroy();
   await Promise.all([first.close(), third.close()]);
+  await fs.rm(dir, { recursive: true });
+});
+
+test("a part waits for an hour in which the server runs, over all its starts: one that is on for twenty minutes a day lets it go, too", async () => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-killed-"));
+  let nowMs = 0;
+  const ctx = context({ clock: { ...heard.clock, monotonicMs: () => nowMs } });
+  const given = { root: dir, users: { u: { password: "p" } } };
+  const killed = await startOwn(given, ctx);
+  const ftp = await RawFtp.login(killed.port ?? 0, "u", "p");
+  const data = await ftp.data();
+  assert.match(await ftp.ask("STOR half.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(join(dir, "u/half.bin"))).size === 1000);
+  nowMs = 100 * 60 * 60_000;
+  data.resetAndDestroy();
+  assert.match(await ftp.answer(), /^426/);
+  // As the version before noted one.
+  await fs.copyFile(join(dir, "u/half.bin"), join(dir, "u/old.bin"));
+  await ctx.memory.set("broken u/old.bin", 1000);
+  ftp.close();
+  const settled: unknown[] = [];
+  for (let day = 1; day <= 5; day++) {
+    nowMs = day * 1000;
+    const started = await startOwn(given, ctx);
+    for (let minute = 0; minute <= 20; minute += 4) {
+      const [half, old] = await Promise.all(["half", "old"].map((name) => started.source.stat(`u/${name}.bin`, calm())));
+      assert.equal(half?.settled, old?.settled);
+      settled.push(half?.settled);
+      nowMs += 4 * 60_000;
+    }
+    await started.close();
+  }
+  // Of each day what came behind the last note is not counted: less than five minutes.
+  const at = settled.indexOf(undefined);
+  assert.ok(at >= 15 && at <= 24, settled.join());
+  assert.ok(settled.slice(at).every((each) => each === undefined));
+  assert.equal(ctx.said.filter(({ message }) => /half.bin did not go on for an hour/.test(message)).length, 1);
+  assert.equal(partOf("half.bin", ctx), undefined);
+  await killed.close();
   await fs.rm(dir, { recursive: true });
 });
 

@@ -49,7 +49,7 @@ export class InboxTree implements Tree {
         const rename = () => this.#inbox.root.rename(source, target, false);
         if (expect === "directory") return this.#inbox.moveDir(source, target, rename);
         await rename();
-        await this.#inbox.forgotten(source);
+        this.#inbox.forgotten(source);
       });
     } catch (error) {
       if (codeOf(error) === "EEXIST") throw new Fault("conflict", `${to} exists already`);
@@ -65,7 +65,7 @@ export class InboxTree implements Tree {
       this.#expect(found, expect);
       try {
         await this.#inbox.root.unlink(place);
-        await this.#inbox.forgotten(place);
+        this.#inbox.forgotten(place);
       } catch (error) {
         if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot remove ${path}`);
       }

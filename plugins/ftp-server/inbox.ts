@@ -20,8 +20,15 @@ import type { Arrivals, Writers } from "./shared.js";
 /** What arrived before so many others is old enough to have settled by itself. */
 const mostFinished = 10_000;
 
-/** A part waits for its client for so long after it broke, or after the start where it was cut off before. */
+/** A part waits for its client for so long after it broke, or was found cut off: while this server runs, over all its starts. */
 const comesBackMs = 60 * 60_000;
+
+/** How long it ran in all is noted so often, while a part waits. */
+const noteUpMs = 5 * 60_000;
+const upKey = "up";
+
+/** That no part is there any more is noted with the next note, or after this. */
+const clearsMs = 200;
 
 /** Noted of an upload that runs, in place of the size that it broke at: what a kill leaves of it has any. */
 const runs = -1;
@@ -40,9 +47,13 @@ export class Inbox implements Source, Arrivals {
   readonly #finished = new Map<string, string>();
   /** Sizes and times of files that clients replaced or took away since the start, by path. */
   readonly #before = new Map<string, readonly string[]>();
-  /** When uploads broke since the start. */
-  readonly #brokeMs = new Map<string, number>();
+  /** Of what is there is no part any more, though one is still noted: a power cut before that is mended makes the file come later. A sync of its own would double the time of a small upload. */
+  readonly #noParts = new Set<string>();
+  #clears = false;
+  readonly #closed = new AbortController();
   #beganMs = 0;
+  /** Before this start. */
+  #ranMs = 0;
   #root: Root | undefined;
 
   constructor(context: PluginContext, writers: Writers) {
@@ -54,11 +65,20 @@ export class Inbox implements Source, Arrivals {
   begin(root: Root): void {
     this.#root = root;
     this.#beganMs = this.#context.clock.monotonicMs();
+    const ranMs = this.#context.memory.get(upKey);
+    this.#ranMs = typeof ranMs === "number" ? ranMs : 0;
   }
 
-  close(): void {
+  /** How long this server ran, over all its starts. */
+  get #upMs(): number {
+    return this.#ranMs + Math.round(this.#context.clock.monotonicMs() - this.#beganMs);
+  }
+
+  async close(): Promise<void> {
     this.#root = undefined;
     this.changes$.complete();
+    this.#closed.abort();
+    await this.#clear();
   }
 
   /** Throws "offline" while the server is not started. */
@@ -69,12 +89,14 @@ export class Inbox implements Source, Arrivals {
 
   async begun(place: Place): Promise<() => Promise<void>> {
     const path = corePathOf(place);
-    const [finished, broken] = [this.#finished.get(path), this.#brokenAt(path)];
+    const [finished, part] = [this.#finished.get(path), this.#partAt(path)];
     this.#finished.delete(path);
-    await this.#context.memory.set(brokenKey(path), runs);
+    const clearing = this.#clear();
+    await this.#note(path, { bytes: runs });
+    await clearing;
     return async () => {
       if (finished !== undefined) keep(this.#finished, path, finished);
-      await this.#remember(path, broken);
+      await this.#note(path, part);
     };
   }
 
@@ -83,22 +105,21 @@ export class Inbox implements Source, Arrivals {
   }
 
   #isPart(path: string, bytes: number): boolean {
-    const broken = this.#brokenAt(path);
-    return broken === bytes || broken === runs;
+    const part = this.#partAt(path);
+    return part?.bytes === bytes || part?.bytes === runs;
   }
 
-  #brokenAt(path: string): number | undefined {
-    // That it arrived may not be noted yet.
-    if (this.#finished.has(path)) return undefined;
-    const bytes = this.#context.memory.get(brokenKey(path));
-    return typeof bytes === "number" ? bytes : undefined;
+  #partAt(path: string): Part | undefined {
+    if (this.#noParts.has(path)) return undefined;
+    const noted = this.#context.memory.get(partKey(path));
+    if (typeof noted === "number") return { bytes: noted };
+    return isPart(noted) ? noted : undefined;
   }
 
   async arrived(place: Place, user: string, bytes: number): Promise<void> {
     const path = corePathOf(place);
     keep(this.#finished, path, textOf(await this.#apart(place)));
-    // Not waited for: where a power cut takes it, the file is only later.
-    this.#remember(path, undefined).catch(() => undefined);
+    this.#noPart(path);
     this.#context.say("info", `${user} sent ${path}`, { user, path, size: bytes });
     this.changes$.next();
   }
@@ -107,7 +128,7 @@ export class Inbox implements Source, Arrivals {
     const path = corePathOf(place);
     this.#finished.delete(path);
     await this.#apart(place);
-    await this.#remember(path, undefined);
+    this.#noPart(path);
     this.#context.say("info", `${user} sent more of ${path}`, { user, path, size: bytes });
     this.changes$.next();
   }
@@ -115,8 +136,7 @@ export class Inbox implements Source, Arrivals {
   async broken(place: Place, user: string, bytes: number): Promise<void> {
     const path = corePathOf(place);
     this.#finished.delete(path);
-    keep(this.#brokeMs, path, this.#context.clock.monotonicMs());
-    await this.#remember(path, bytes);
+    await this.#note(path, { bytes, sinceMs: this.#upMs });
     this.#context.say("warn", `an upload of ${user} broke: ${path} has ${bytes} bytes so far`, { user, path, size: bytes });
   }
 
@@ -164,10 +184,10 @@ export class Inbox implements Source, Arrivals {
     if ((await this.stat(corePathOf(to), calm)) === undefined) {
       for await (const name of this.#filesBelow(from)) {
         const path = corePathOf([...to, ...name]);
-        const bytes = this.#brokenAt(corePathOf([...from, ...name]));
+        const part = this.#partAt(corePathOf([...from, ...name]));
         // What is still noted there is of a rename that power cut off.
-        await this.#remember(path, bytes);
-        if (bytes !== undefined) noted.push(path);
+        await this.#note(path, part);
+        if (part !== undefined) noted.push(path);
       }
     }
     try {
@@ -175,7 +195,7 @@ export class Inbox implements Source, Arrivals {
     } finally {
       // It may fail behind the rename.
       if ((await this.stat(corePathOf(from), calm)) === undefined) await this.#follow(from, to);
-      else for (const path of noted) await this.#remember(path, undefined);
+      else for (const path of noted) this.#noPart(path);
     }
   }
 
@@ -183,13 +203,10 @@ export class Inbox implements Source, Arrivals {
     for await (const name of this.#filesBelow(to)) {
       const place = [...to, ...name];
       const [path, before] = [corePathOf(place), corePathOf([...from, ...name])];
-      const brokeMs = this.#brokeMs.get(before);
-      this.#brokeMs.delete(before);
-      if (brokeMs !== undefined) keep(this.#brokeMs, path, brokeMs);
       const finished = this.#finished.get(before);
       this.#finished.delete(before);
       if (finished !== undefined) keep(this.#finished, path, finished);
-      await this.#remember(before, undefined);
+      this.#noPart(before);
       const stats = await this.root.lstat(place);
       this.replaced([...from, ...name], stats);
       if (!this.#before.has(path)) continue;
@@ -207,10 +224,10 @@ export class Inbox implements Source, Arrivals {
     }
   }
 
-  async forgotten(place: Place): Promise<void> {
+  forgotten(place: Place): void {
     const path = corePathOf(place);
     this.#finished.delete(path);
-    await this.#remember(path, undefined);
+    this.#noPart(path);
   }
 
   async *list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
@@ -318,21 +335,68 @@ export class Inbox implements Source, Arrivals {
   #settled(path: string, stats: Stats): boolean | undefined {
     if (this.#writers.has(path)) return false;
     if (this.#finished.get(path) === textOf(stats)) return true;
-    if (!this.#isPart(path, stats.size)) return undefined;
-    if (this.#context.clock.monotonicMs() - (this.#brokeMs.get(path) ?? this.#beganMs) < comesBackMs) return false;
-    this.#remember(path, undefined).catch(() => undefined);
+    const part = this.#partAt(path);
+    if (part === undefined || !this.#isPart(path, stats.size)) return undefined;
+    if (part.sinceMs === undefined) this.#note(path, { ...part, sinceMs: this.#upMs }).catch(() => undefined);
+    if (this.#upMs - (part.sinceMs ?? this.#upMs) < comesBackMs) {
+      this.#noteUp();
+      return false;
+    }
+    this.#noPart(path);
     const text = `the upload of ${path} did not go on for an hour: its ${stats.size} bytes are taken as they are`;
     this.#context.say("warn", text, { path, size: stats.size });
     return undefined;
   }
 
-  async #remember(path: string, bytes: number | undefined): Promise<void> {
-    const key = brokenKey(path);
-    if (this.#context.memory.get(key) !== bytes) await this.#context.memory.set(key, bytes);
+  #noteUp(): void {
+    const noted = this.#context.memory.get(upKey);
+    if (this.#upMs - (typeof noted === "number" ? noted : 0) < noteUpMs) return;
+    this.#context.memory.set(upKey, this.#upMs).catch(() => undefined);
+  }
+
+  /** Durable when it resolves. */
+  async #note(path: string, part: Part | undefined): Promise<void> {
+    const { memory } = this.#context;
+    if (part !== undefined) this.#noParts.delete(path);
+    // With it: by the time of an earlier note it would have broken in the future.
+    const up = part?.sinceMs === undefined ? Promise.resolve() : memory.set(upKey, this.#upMs);
+    up.catch(() => undefined);
+    if (part !== undefined || memory.get(partKey(path)) !== undefined) await memory.set(partKey(path), part);
+    await up;
+    if (memory.get(partKey(path)) === undefined) this.#noParts.delete(path);
+  }
+
+  #noPart(path: string): void {
+    if (this.#context.memory.get(partKey(path)) === undefined) return;
+    this.#noParts.add(path);
+    if (this.#clears) return;
+    this.#clears = true;
+    const clear = async () => {
+      await this.#context.clock.sleep(clearsMs, this.#closed.signal);
+      this.#clears = false;
+      await this.#clear();
+    };
+    // Closed: that clears, too.
+    clear().catch(() => undefined);
+  }
+
+  /** Where the journal fails it is opened anew, which begins this device anew. */
+  async #clear(): Promise<void> {
+    await Promise.allSettled([...this.#noParts].map((path) => this.#note(path, undefined)));
   }
 }
 
-function brokenKey(path: string): string {
+/** An upload that did not end: `bytes` of it are there, or however many (`runs`); `sinceMs`: how long the server had run in all when it broke, or was found cut off. */
+interface Part {
+  readonly bytes: number;
+  readonly sinceMs?: number;
+}
+
+function isPart(value: unknown): value is Part {
+  return typeof value === "object" && value !== null && "bytes" in value && typeof value.bytes === "number";
+}
+
+function partKey(path: string): string {
   return `broken ${path}`;
 }
 

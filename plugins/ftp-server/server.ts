@@ -178,7 +178,7 @@ export class FtpServer implements Service, Shared {
     for (const session of this.#sessions.keys()) session.close();
     for (const socket of this.#sockets) socket.destroy();
     await Promise.all(ending);
-    this.arrivals.close();
+    await this.arrivals.close();
     this.presence$.complete();
   }
 

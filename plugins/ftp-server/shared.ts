@@ -34,7 +34,7 @@ export interface Arrivals {
   /** Runs the rename of a directory: what is in it stays as whole, or as broken, as before, also when power goes in the middle. */
   moveDir(from: Place, to: Place, rename: () => Promise<void>): Promise<void>;
   /** Nothing is at this place any more, or something else. */
-  forgotten(place: Place): Promise<void>;
+  forgotten(place: Place): void;
 }
 
 export interface Shared {
