@@ -29,6 +29,7 @@ import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Pool } from "./pool.js";
 import { provenPrefix, sampled } from "./prefix.js";
 import { Open, type Attributes, type Session } from "./session.js";
+import { isOfMedium } from "./syncs.js";
 import { readDigest, writeAll } from "./transfer.js";
 
 interface Proved {
@@ -50,6 +51,8 @@ export const sureKey = "sure";
 const leastKey = "least";
 /** In an upload's memo: it was continued, so the server may have lost what was before. */
 const resumedKey = "resumed";
+/** In an upload's memo: the server's medium did not take all of it. The system may have dropped those pages, and says of another sync that all is well: it is begun anew. */
+const untakenKey = "untaken";
 /** In the device's memory: this server loses what was there. */
 export const wholeOnlyKey = "wholeOnly";
 /** So much is copied by the server in one request: until it is done the connection does nothing else. */
@@ -107,6 +110,7 @@ export class SftpTarget implements Target {
     return this.#with(signal, `cannot ask for the size of ${upload.partialPath}`, async ({ session }) => {
       const partial = partialOf(session, upload);
       const size = (await session.lstat(partial))?.size ?? 0;
+      if (upload.memo.get(untakenKey) === true) return 0;
       if (size >= upload.size) return size;
       if (size === 0 || !this.features.resume) return 0;
       const sure = this.#sure.get(upload.id) ?? numberOf(upload.memo.get(sureKey));
@@ -159,7 +163,7 @@ export class SftpTarget implements Target {
       this.#synced.add(upload.id);
     } catch (error) {
       this.#sure.set(upload.id, progress.sure);
-      if (progress.sure > 0) await upload.memo.set(sureKey, progress.sure);
+      if (progress.sure > 0 && upload.memo.get(untakenKey) !== true) await upload.memo.set(sureKey, progress.sure);
       if (
         offset > 0 &&
         progress.sure === offset &&
@@ -191,7 +195,7 @@ export class SftpTarget implements Target {
         // A server does what is asked of one file in the order of asking. What it refuses here is asked by the file's name.
         const [timed, , shown] = await Promise.all([
           gives && modifiedMs !== undefined ? session.setTimeOf(handle, modifiedMs).then(() => true, ifRefused) : true,
-          session.sync(handle, size),
+          this.#sync(session, upload, handle),
           gives ? session.fstat(handle).catch(ifRefused) : undefined,
           session.close(handle),
         ]);
@@ -205,10 +209,24 @@ export class SftpTarget implements Target {
     }
   }
 
-  /** Throws "conflict" where the partial is not so long as it should be. */
+  async #sync(session: Session, upload: Upload, handle: Buffer): Promise<void> {
+    try {
+      await session.sync(handle, upload.size);
+    } catch (error) {
+      if (isOfMedium(error)) await upload.memo.set(untakenKey, true);
+      throw error;
+    }
+  }
+
+  /** Throws "conflict" where the partial is not so long as it should be, or not what it seems to be. */
   async #openAt(session: Session, upload: Upload, partial: Buffer, offset: number, signal: AbortSignal): Promise<Buffer> {
     await this.#noteBegins(upload, offset);
-    if (offset === 0) return orAborted(this.#begin(session, partial), signal);
+    if (offset === 0) {
+      const begun = await orAborted(this.#begin(session, partial), signal);
+      if (upload.memo.get(untakenKey) !== undefined) await upload.memo.set(untakenKey, undefined);
+      return begun;
+    }
+    expectTaken(upload);
     const held = (await orAborted(session.lstat(partial), signal))?.size ?? 0;
     const known = this.#sure.get(upload.id);
     if (held !== offset && !(held > offset && known === offset))
@@ -285,8 +303,9 @@ export class SftpTarget implements Target {
   async #provenWhole(login: Login, upload: Upload, partial: Buffer, { size = -1 }: Attributes, signal: AbortSignal): Promise<Proved> {
     if (size !== upload.size)
       throw new Fault(size < upload.size ? "transient" : "conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
+    expectTaken(upload);
     const { session } = login;
-    if (!this.#synced.has(upload.id)) await opened(session, partial, Open.write, (handle) => session.sync(handle, size));
+    if (!this.#synced.has(upload.id)) await opened(session, partial, Open.write, (handle) => this.#sync(session, upload, handle));
     this.#synced.add(upload.id);
     return this.#proved.get(upload.id) ?? this.#prove(login, upload, partial, signal);
   }
@@ -371,7 +390,8 @@ export class SftpTarget implements Target {
     return this.#with(signal, `cannot discard ${upload.partialPath}`, async ({ session }) => {
       await session.removeDurable(partialOf(session, upload));
       // Nothing of what was noted is true of the next one.
-      for (const key of [sureKey, leastKey, resumedKey]) if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
+      for (const key of [sureKey, leastKey, resumedKey, untakenKey])
+        if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
     });
   }
 
@@ -483,6 +503,10 @@ function shownBy({ kind, size, modifiedMs }: Attributes): { shown?: Stamp } {
 function partialOf(session: Session, upload: Upload): Buffer {
   wirePath(session.root, upload.path);
   return wirePath(session.root, upload.partialPath);
+}
+
+function expectTaken({ memo }: Upload): void {
+  if (memo.get(untakenKey) === true) throw new Fault("conflict", "the server could not sync what it has of the file");
 }
 
 function numberOf(value: unknown): number | undefined {

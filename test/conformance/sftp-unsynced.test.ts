@@ -1,0 +1,149 @@
+/** OpenSSH's server on a medium that does not take what was written: fsync says so once, and then that all is well. */
+import assert from "node:assert/strict";
+import { spawn, type ChildProcess } from "node:child_process";
+import { generateKeyPairSync } from "node:crypto";
+import { once } from "node:events";
+import { existsSync, promises as fs } from "node:fs";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import ssh2, { type ServerChannel } from "ssh2";
+import { goesOnAt } from "../../core/go-on.js";
+import { fingerprintOf } from "../../core/net.js";
+import type { Device, Target } from "../../core/plugin.js";
+import { calm, expectFault } from "./clause.js";
+import { sftpDevice } from "./sftp-harness.js";
+import { isReceipt } from "./target-under-test.js";
+import { bytes, context, upload } from "./upload.js";
+
+const program = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server"].find((it) =>
+  existsSync(it),
+);
+const skip = program === undefined ? "OpenSSH's sftp-server is not installed" : false;
+const [write, fsync, failure] = [6, "fsync@openssh.com", 4];
+
+interface Under {
+  readonly dir: string;
+  readonly target: Target;
+  /** Another device of the same server: what a start after a kill has. */
+  readonly again: () => Target;
+  /** So many syncs fail from now on. */
+  failing: number;
+  /** Bytes of files that came in. */
+  came: number;
+}
+
+async function under(t: TestContext, given: Readonly<Record<string, unknown>>): Promise<Under> {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-unsynced-"));
+  const { privateKey } = generateKeyPairSync("ec", {
+    namedCurve: "P-256",
+    privateKeyEncoding: { type: "sec1", format: "pem" },
+    publicKeyEncoding: { type: "spki", format: "pem" },
+  });
+  const parsed = ssh2.utils.parseKey(privateKey);
+  if (parsed instanceof Error) throw parsed;
+  const children: ChildProcess[] = [];
+  const clients = new Set<ssh2.Connection>();
+  const server = new ssh2.Server({ hostKeys: [privateKey] }, (client) => {
+    clients.add(client);
+    client.on("error", () => undefined);
+    client.on("authentication", (it) => (it.method === "password" ? it.accept() : it.reject(["password"])));
+    client.on("session", (accept) => {
+      const session = accept();
+      session.on("exec", (accept, _reject, { command }) => {
+        const channel = accept();
+        const child = spawn("sh", ["-c", command], { stdio: ["pipe", "pipe", "ignore"] });
+        children.push(child);
+        channel.pipe(child.stdin);
+        child.stdout.pipe(channel);
+      });
+      session.on("subsystem", (accept) => serve(accept()));
+    });
+  });
+  const serve = (channel: ServerChannel): void => {
+    const child = spawn(program ?? "", [], { stdio: ["pipe", "pipe", "ignore"] });
+    children.push(child);
+    child.stdin.on("error", () => undefined);
+    child.stdout.pipe(channel);
+    let held = Buffer.alloc(0);
+    channel.on("data", (bytes: Buffer) => {
+      held = Buffer.concat([held, bytes]);
+      while (held.length >= 4 && held.length >= 4 + held.readUInt32BE()) {
+        const packet = held.subarray(0, 4 + held.readUInt32BE());
+        held = held.subarray(packet.length);
+        if (packet[4] === write) it.came += packet.length;
+        if (it.failing > 0 && packet.subarray(13, 13 + fsync.length).toString() === fsync) {
+          it.failing -= 1;
+          const answer = Buffer.alloc(21);
+          [17, 0, 0, failure].forEach((value, i) => answer.writeUInt32BE(value, [0, 5, 5, 9][i]));
+          answer[4] = 101;
+          packet.copy(answer, 5, 5, 9);
+          channel.write(answer);
+        } else child.stdin.write(packet);
+      }
+    });
+    channel.on("close", () => child.stdin.end());
+  };
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const hostKey = fingerprintOf(parsed.getPublicSSH());
+  const { port } = server.address() as AddressInfo;
+  const ctx = context();
+  const devices: Device[] = [];
+  const again = () => {
+    const device = sftpDevice(port, { user: "u", password: "p", root: dir, hostKey, timeout: "20s", ...given }, ctx);
+    devices.push(device);
+    return device.target ?? assert.fail();
+  };
+  t.after(async () => {
+    for (const device of devices) await device.close();
+    for (const client of clients) client.end();
+    for (const child of children) child.kill();
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+    await fs.rm(dir, { recursive: true });
+  });
+  const it: Under = { dir, target: again(), again, failing: 0, came: 0 };
+  return it;
+}
+
+const nothing = (): void => undefined;
+
+for (const verify of ["auto", "size"])
+  for (const restarted of [false, true])
+    test(
+      `what the server could not sync is sent again, whatever it says of a second sync ("verify": "${verify}"${restarted ? ", after a kill" : ""})`,
+      { skip },
+      async (t) => {
+        const it = await under(t, { verify });
+        const content = bytes(500_000);
+        const file = upload("a.bin", content);
+        it.failing = 1;
+        await expectFault(it.target.write(file, 0, calm(), nothing), "transient");
+        it.came = 0;
+        const target = restarted ? it.again() : it.target;
+        await expectFault(target.commit(file, calm()), "conflict");
+        assert.equal(await goesOnAt(target, file, calm()), 0);
+        await target.write(file, 0, calm(), nothing);
+        assert.ok(it.came >= content.length, `${it.came} bytes came a second time`);
+        assert.ok(isReceipt(await target.commit(file, calm())));
+        assert.deepEqual(await fs.readdir(it.dir), ["a.bin"]);
+        assert.ok((await fs.readFile(join(it.dir, "a.bin"))).equals(content));
+      },
+    );
+
+test("so is what was found whole, and could not be synced before it gets its name", { skip }, async (t) => {
+  const it = await under(t, {});
+  const content = bytes(500_000);
+  const file = upload("a.bin", content);
+  await it.target.write(file, 0, calm(), nothing);
+  const later = it.again();
+  assert.equal(await goesOnAt(later, file, calm()), content.length);
+  it.failing = 1;
+  await expectFault(later.commit(file, calm()), "transient");
+  await expectFault(later.commit(file, calm()), "conflict");
+  assert.equal(await goesOnAt(later, file, calm()), 0);
+  await later.write(file, 0, calm(), nothing);
+  assert.ok(isReceipt(await later.commit(file, calm())));
+  assert.deepEqual(await fs.readdir(it.dir), ["a.bin"]);
+});
