@@ -8,6 +8,19 @@ const kind = (code: number, err: string, connecting = false) => rsyncFault("cann
 test("words decide, where they say more than the code", () => {
   assert.equal(kind(11, 'rsync: [receiver] write failed on "/a": No space left on device (28)'), "full");
   assert.equal(kind(11, 'rsync: write failed on "/a": Disk quota exceeded (122)'), "full");
+  // Words in a name are no words of the program.
+  assert.equal(kind(23, 'rsync: [receiver] open "/srv/quota/.a.part" failed: Permission denied (13)'), "denied");
+  assert.equal(kind(11, 'rsync: [receiver] write failed on "/srv/quota.bin": Input/output error (5)'), "transient");
+  assert.equal(kind(23, 'rsync: [receiver] mkstemp "/srv/vanished/a" failed: Permission denied (13)'), "denied");
+  assert.equal(kind(11, 'rsync: [receiver] write failed on "/srv/x timed out/a": Input/output error (5)'), "transient");
+  const quoted = Buffer.from("mkdir: cannot create directory \u2018/srv/quota\u2019: Permission denied").toString("latin1");
+  assert.equal(kind(11, quoted), "denied");
+  for (const err of [
+    "ln: 'x': Disk quota exceeded",
+    'rsync: [receiver] write failed on "/a": Quota exceeded (69)',
+    "mkdir: cannot create directory 'a': Disk quota exceeded",
+  ])
+    assert.equal(kind(11, err), "full", err);
   assert.equal(kind(23, 'rsync: [Receiver] mkdir "/srv/a" failed: Permission denied (13)'), "denied");
   assert.equal(kind(23, 'rsync: [sender] send_files failed to open "/spool/a": Permission denied (13)'), "changed");
   assert.equal(kind(23, 'rsync: [receiver] mkstemp "/srv/a" failed: File name too long (36)'), "rejected");

@@ -37,6 +37,10 @@ const codes: Readonly<Record<number, readonly [FaultKind, string]>> = {
   255: ["transient", "the connection broke"],
 };
 
+/** Names stand between quotes in what rsync says, and the programs that a shell runs: words in them are not its own. */
+const namesIn = [/(?<=^rsync: .*)".*"/gm, /(?<=^(?:ln|mv|mkdir|rm|touch|sync): .*)(?:'|\xe2\x80\x98).*(?:'|\xe2\x80\x99)/gm] as const;
+const withoutNames = (err: string): string => namesIn.reduce((text, names) => text.replace(names, '""'), err);
+
 interface Said {
   readonly words: RegExp;
   readonly kind: FaultKind;
@@ -71,7 +75,11 @@ const sayings: readonly Said[] = [
     kind: "denied",
     means: "the directory that rrsync is to serve is not there: make it at the server, or name another in authorized_keys",
   },
-  { words: /No space left on device|ENOSPC|Disk quota exceeded|quota/i, kind: "full", means: "no space is left at the server" },
+  {
+    words: /No space left on device|ENOSPC|EDQUOT|quota (limit )?exceeded|(over|exceed\w*) .{0,20}quota/i,
+    kind: "full",
+    means: "no space is left at the server",
+  },
   {
     words: /REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed/,
     kind: "denied",
@@ -121,7 +129,8 @@ const sayings: readonly Said[] = [
 export function rsyncFault(what: string, ended: { readonly code: number; readonly err: string }, connecting = false): Fault {
   const { code } = ended;
   const err = ended.err.replace(remark, "");
-  const said = sayings.find(({ words }) => words.test(err));
+  const bare = withoutNames(err);
+  const said = sayings.find(({ words }) => words.test(bare));
   const [byCode, means] = codes[code] ?? ["transient", `it ended with code ${code}`];
   const kind = said?.kind ?? (connecting && code === 255 ? "offline" : byCode);
   const line = tellingLine(err, said?.words);
@@ -175,6 +184,6 @@ function asTold(path: string): string {
 function tellingLine(err: string, words: RegExp | undefined): string {
   // ssh ends its own with a carriage return, too.
   const lines = err.split("\n").map((line) => line.trim().replace(/[^\x20-\x7e]/g, "?"));
-  const line = lines.find((it) => words?.test(it)) ?? lines.find((it) => it !== "" && !/^@+$/.test(it)) ?? "";
+  const line = lines.find((it) => words?.test(withoutNames(it))) ?? lines.find((it) => it !== "" && !/^@+$/.test(it)) ?? "";
   return line.slice(0, 300);
 }
