@@ -153,6 +153,11 @@ export function isOfOneFile({ kind, cause }: Fault): boolean {
   return kind !== "full" && cause instanceof Ending && [3, 11, 23, 24].includes(cause.code);
 }
 
+/** Whether the medium there did not take what was written. */
+export function isUnsynced({ cause }: Fault): boolean {
+  return cause instanceof Ending && /fsync failed on /.test(cause.err);
+}
+
 /** Of these files those that a line of it names, or a directory above them that could not be made, each with the Fault of that line. */
 export function faultsByFile({ cause }: Fault, files: readonly Upload[]): Map<Upload, Fault> {
   const found = new Map<Upload, Fault>();

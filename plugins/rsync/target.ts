@@ -3,15 +3,18 @@
  * given its name without ever replacing another's file.
  */
 import { stat } from "node:fs/promises";
-import { Fault, faultOfErrno, orAborted, throwIfAborted } from "../../core/errors.js";
+import { Fault, faultOfErrno, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { wirePath } from "../../core/wire-path.js";
 import type { FarEnd, FarState } from "./far.js";
+import { isUnsynced } from "./faults.js";
 import type { Link, Login } from "./link.js";
 import type { RsyncOptions } from "./options.js";
 import { mostBytesTogether, mostTogether } from "./rsync.js";
 
 const here = Buffer.from(".");
+/** In an upload's memo: the server's medium did not take all of it. The system may have dropped those pages, and says of another sync that all is well: it is begun anew. */
+const untakenKey = "untaken";
 
 export class RsyncTarget implements Target {
   readonly #options: RsyncOptions;
@@ -49,12 +52,19 @@ export class RsyncTarget implements Target {
 
   async offset(upload: Upload, signal: AbortSignal): Promise<number> {
     const { far } = await this.#ready(upload, signal);
-    return (await far.state(upload.partialPath, signal))?.size ?? 0;
+    const held = (await far.state(upload.partialPath, signal))?.size ?? 0;
+    return isUntaken(upload) ? 0 : held;
   }
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     const { far, rsync } = await this.#ready(upload, signal);
     const localPath = await wholeFile(upload);
+    // In place rsync would write nothing where the right bytes seem to be.
+    if (isUntaken(upload)) {
+      if (offset > 0) throw untaken();
+      await far.remove(upload.partialPath, signal);
+      await upload.memo.set(untakenKey, undefined);
+    }
     if (offset > 0) {
       const held = (await far.state(upload.partialPath, signal))?.size ?? 0;
       if (held !== offset) throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
@@ -67,13 +77,17 @@ export class RsyncTarget implements Target {
       if (this.#busy.get(upload.partialPath) === busy) this.#busy.delete(upload.partialPath);
     });
     this.#busy.set(upload.partialPath, busy);
-    await sent;
+    await sent.catch(async (error: unknown) => {
+      if (isFault(error) && isUnsynced(error)) await upload.memo.set(untakenKey, true);
+      throw error;
+    });
     this.#compared.add(upload.id);
   }
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     const { far } = await this.#ready(upload, signal);
     const { path, partialPath, size } = upload;
+    if (isUntaken(upload)) throw untaken();
     const proof = await this.#proved(far, upload, signal);
     if (proof === undefined) return this.#published(far, upload, signal);
     const receipt = { path, size, ...proof };
@@ -92,6 +106,7 @@ export class RsyncTarget implements Target {
     const { far } = await this.#ready(upload, signal);
     this.#forget(upload, undefined);
     await far.remove(upload.partialPath, signal);
+    if (isUntaken(upload)) await upload.memo.set(untakenKey, undefined);
   }
 
   async look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
@@ -169,6 +184,9 @@ export class RsyncTarget implements Target {
     return this.#options.verify !== "size" && upload.digest !== undefined;
   }
 }
+
+const isUntaken = ({ memo }: Upload): boolean => memo.get(untakenKey) === true;
+const untaken = (): Fault => new Fault("conflict", "the server could not sync what it has of the file");
 
 /** Where the file is here. Throws "transient" where it is not as long as it should be: it is looked at again. */
 export async function wholeFile({ localPath, size }: Upload): Promise<string> {

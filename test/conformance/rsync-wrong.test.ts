@@ -360,3 +360,60 @@ test(
     assert.ok(runs.length >= 2 && runs.length <= 8, `${runs.length} runs:\n${runs.join("\n")}`);
   },
 );
+
+for (const together of [false, true])
+  test(
+    `what the rsync there could not sync is sent again, though it is there as it should be: asked for another sync its system says that all is well${together ? " (of several that go together)" : ""}`,
+    { skip },
+    async (t) => {
+      const broken = await startRsync(
+        (dir) => dir,
+        (_dir, base) => `command="${base}/run" `,
+      );
+      t.after(() => broken.stop());
+      const { port, options, dir, seen } = broken;
+      // Only once: what is sent again may be well.
+      const script = [
+        "#!/bin/sh",
+        'sh -c "$SSH_ORIGINAL_COMMAND"; s=$?',
+        `case $SSH_ORIGINAL_COMMAND in "rsync --server"*) if mv "${dir}/../failing" "${dir}/../failed" 2>/dev/null; then`,
+        `echo "rsync: [receiver] fsync failed on \\"$(ls -d "${dir}"/.a.bin.*)\\": Input/output error (5)" >&2; s=11; fi;; esac`,
+        "exit $s",
+      ];
+      await fs.writeFile(join(dir, "../run"), `${script.join("\n")}\n`, { mode: 0o755 });
+      await fs.chmod(join(dir, ".."), 0o777);
+      const local = await scratch(t);
+      const again = () => opened(t, port, { root: seen, concurrency: 1, ...options }, join(local, "state")).target ?? assert.fail();
+      const target = again();
+      const files = await Promise.all(
+        (together ? ["a.bin", "b.bin", "c.bin"] : ["a.bin"]).map(async (name, i) => {
+          const content = bytes(300_000, i + 1);
+          const localPath = join(local, name);
+          await fs.writeFile(localPath, content);
+          return { ...upload(name, content), localPath };
+        }),
+      );
+      const [first = assert.fail()] = files;
+      await target.offset(first, calm());
+      await fs.writeFile(join(dir, "../failing"), "");
+      const ended = await Promise.allSettled(files.map((it) => target.write(it, 0, calm(), () => undefined)));
+      assert.deepEqual(
+        ended.map(({ status }) => status),
+        files.map((it) => (it === first ? "rejected" : "fulfilled")),
+      );
+      const { ino } = await fs.stat(join(dir, first.partialPath));
+      // Nothing else gets its number.
+      await fs.link(join(dir, first.partialPath), join(dir, "../held"));
+      const later = together ? target : again();
+      await expectFault(later.commit(first, calm()), "conflict");
+      assert.equal(await later.offset(first, calm()), 0);
+      await later.write(first, 0, calm(), () => undefined);
+      // In place rsync writes nothing where the right bytes are.
+      assert.notEqual((await fs.stat(join(dir, first.partialPath))).ino, ino);
+      for (const it of files) assert.ok(isReceipt(await later.commit(it, calm())));
+      assert.deepEqual(
+        (await fs.readdir(dir)).sort(),
+        files.map(({ path }) => path),
+      );
+    },
+  );
