@@ -417,3 +417,49 @@ for (const together of [false, true])
       );
     },
   );
+
+for (const how of ["grows", "is written over"])
+  test(
+    `rrsync alone: a file that ${how} here, where it lies, while it gets its name there is not what the receipt would say`,
+    { skip: rsyncOnly.skip ?? false },
+    async (t) => {
+      const local = await scratch(t);
+      const localPath = join(local, "source");
+      const content = bytes(300_000, 1);
+      await fs.writeFile(localPath, content);
+      const busy = await startRsync(
+        () => ".",
+        (dir, base) => `command="${base}/run ${dir}",restrict `,
+      );
+      t.after(() => busy.stop());
+      const { port, options, dir, seen } = busy;
+      const later = how === "grows" ? bytes(310_000, 1) : bytes(300_000, 2);
+      await fs.writeFile(join(local, "later"), later);
+      const script = [
+        "#!/bin/sh",
+        `case $SSH_ORIGINAL_COMMAND in *--ignore-existing*) : >"${dir}/../naming"; while [ -e "${dir}/../naming" ]; do sleep 0.05; done;; esac`,
+        'exec rrsync "$1"',
+      ];
+      await fs.writeFile(join(dir, "../run"), `${script.join("\n")}\n`, { mode: 0o755 });
+      await fs.chmod(join(dir, ".."), 0o777);
+      const target = opened(t, port, { root: seen, ...options }, join(local, "state")).target ?? assert.fail();
+      const it = { ...upload("a.bin", content), localPath };
+      await target.write(it, 0, calm(), () => undefined);
+      const done = target.commit(it, calm()).then(
+        (receipt) => (isReceipt(receipt) ? "a receipt" : "an occupant"),
+        (error: unknown) => String(error),
+      );
+      const naming = join(dir, "../naming");
+      await until("the name to be given", () =>
+        fs.stat(naming).then(
+          () => true,
+          () => false,
+        ),
+      );
+      await fs.writeFile(localPath, later);
+      await fs.rm(naming);
+      assert.match(await done, /changed/);
+      // What was sent is still there.
+      assert.ok((await fs.readFile(join(dir, it.partialPath))).equals(content));
+    },
+  );
