@@ -24,15 +24,15 @@ export interface Login {
   end(why: Fault): void;
 }
 
-/** Throws "offline", "denied", "transient". */
-export async function logIn(options: SftpOptions, clock: Clock, signal: AbortSignal): Promise<Login> {
+/** `digested`: the server did at the last login. Throws "offline", "denied", "transient". */
+export async function logIn(options: SftpOptions, clock: Clock, signal: AbortSignal, digested = false): Promise<Login> {
   const what = "cannot log in";
   try {
     const ways = await waysOf(options);
     const keys = await believed(options);
     const connection = await unlessStranger(sshDoor(options), signal, (within) => connected(options, keys, ways, within));
     try {
-      return await started(connection, options);
+      return await started(connection, options, digested);
     } catch (error) {
       connection.client.destroy();
       throw error;
@@ -223,7 +223,7 @@ function connectFault(error: Error & { level?: string }): Error {
   return error;
 }
 
-async function started({ client, socket, software }: Connection, options: SftpOptions): Promise<Login> {
+async function started({ client, socket, software }: Connection, options: SftpOptions, digested: boolean): Promise<Login> {
   const timeoutMs = options.timeout;
   let broke: ((why: Fault) => void) | undefined;
   client.on("error", (error) => broke?.(new Fault("transient", `the connection broke: ${error.message}`, { cause: error })));
@@ -254,7 +254,7 @@ async function started({ client, socket, software }: Connection, options: SftpOp
       Session.start(wire, options.root, software).then(resolve, reject);
     });
   });
-  const works = digester?.works() ?? Promise.resolve(false);
+  const works = digester?.works(digested) ?? Promise.resolve(false);
   const session = await opening;
   let closed = false;
   const end = (why: Fault): void => {

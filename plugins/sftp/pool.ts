@@ -3,12 +3,15 @@
  * and a second lets the server use another processor.
  */
 import { abortedFault, Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
-import type { Clock, DigestKind, PluginContext } from "../../core/plugin.js";
+import type { Clock, DigestKind, Memo, PluginContext } from "../../core/plugin.js";
 import { sftpFault } from "./faults.js";
 import { logIn, type Login } from "./login.js";
 import type { SftpOptions } from "./options.js";
 import { copying } from "./session.js";
 
+/** In the device's memory: it digested at the last login. */
+const digestsKey = "digests";
+const asksFor = ({ verify }: SftpOptions): boolean => verify === "auto" || verify === "digest";
 const most = 2;
 const idleMs = 30_000;
 /** After a server refused one more connection: so long none is tried. */
@@ -30,6 +33,7 @@ export interface Lease {
 export class Pool {
   readonly #options: SftpOptions;
   readonly #clock: Clock;
+  readonly #memory: Memo;
   #entries: Entry[] = [];
   #digests: readonly DigestKind[] | undefined;
   #copies = false;
@@ -40,6 +44,7 @@ export class Pool {
   constructor(options: SftpOptions, context: PluginContext) {
     this.#options = options;
     this.#clock = context.clock;
+    this.#memory = context.memory;
   }
 
   /** What the server digests by itself; undefined before that is known of the first login. */
@@ -112,7 +117,7 @@ export class Pool {
 
   #open(): Entry {
     // It does not end with who asked first: others may have come to wait for it.
-    const opening = logIn(this.#options, this.#clock, this.#over.signal);
+    const opening = logIn(this.#options, this.#clock, this.#over.signal, this.#memory.get(digestsKey) === true);
     const entry: Entry = { opening, users: 0, idleSinceMs: this.#clock.monotonicMs() };
     this.#entries.push(entry);
     opening.then(
@@ -120,7 +125,9 @@ export class Pool {
         entry.login = login;
         void login.digester.then((digester) => {
           // Of a connection that broke nobody knows.
-          if (!login.closed) this.#digests = digester === undefined ? [] : ["sha256"];
+          if (login.closed) return;
+          this.#digests = digester === undefined ? [] : ["sha256"];
+          this.#note(digester !== undefined);
         });
         this.#copies = login.session.can(copying);
         if (this.#over.signal.aborted) login.end(abortedFault(this.#over.signal));
@@ -133,6 +140,12 @@ export class Pool {
       },
     );
     return entry;
+  }
+
+  /** Without it the next login waits less long for a shell. */
+  #note(digests: boolean): void {
+    if (!asksFor(this.#options) || (this.#memory.get(digestsKey) === true) === digests) return;
+    this.#memory.set(digestsKey, digests ? true : undefined).catch(() => undefined);
   }
 
   #sweepLater(): void {

@@ -29,6 +29,9 @@ const largeBytes = 8 * 2 ** 20;
 /** What is asked at once: so many names, or so many bytes to digest. */
 const mostNames = 32;
 const mostBytes = 4 * 2 ** 20;
+/** So long a shell may take for its first answer, and so many times the device's timeout where one is known to be there. */
+const firstMs = 10_000;
+const slowBeginnings = 4;
 /** A slow disk gives so many bytes per millisecond. */
 const slowest = 2000;
 
@@ -146,11 +149,14 @@ export class Digester {
     this.#socket = socket;
   }
 
-  /** Whether this server has a shell and `sha256sum`. */
-  async works(): Promise<boolean> {
+  /** Whether this server has a shell and `sha256sum`. `did`: it had before, so it may only be slow to begin (a disk that sleeps, a machine that is busy). */
+  async works(did = false): Promise<boolean> {
     try {
       const shell = await this.#shell("small");
-      return (await shell.ask(Buffer.from("/dev/null"), 0, Math.min(this.#timeoutMs, 10_000))) === ofNothing;
+      return (
+        (await shell.ask(Buffer.from("/dev/null"), 0, did ? slowBeginnings * this.#timeoutMs : Math.min(this.#timeoutMs, firstMs))) ===
+        ofNothing
+      );
     } catch {
       // Whatever it is (a chroot, a forced command, a login that prints), there are no digests. A broken connection is noticed by what comes next.
       return false;

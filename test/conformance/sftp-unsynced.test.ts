@@ -14,7 +14,7 @@ import { fingerprintOf } from "../../core/net.js";
 import type { Device, Target } from "../../core/plugin.js";
 import { calm, expectFault } from "./clause.js";
 import { sftpDevice } from "./sftp-harness.js";
-import { isReceipt } from "./target-under-test.js";
+import { isReceipt, send } from "./target-under-test.js";
 import { bytes, context, upload } from "./upload.js";
 
 const program = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server"].find((it) =>
@@ -32,6 +32,8 @@ interface Under {
   failing: number;
   /** Bytes of files that came in. */
   came: number;
+  /** So long a shell takes to begin. */
+  shellMs: number;
 }
 
 async function under(t: TestContext, given: Readonly<Record<string, unknown>>): Promise<Under> {
@@ -53,7 +55,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
       const session = accept();
       session.on("exec", (accept, _reject, { command }) => {
         const channel = accept();
-        const child = spawn("sh", ["-c", command], { stdio: ["pipe", "pipe", "ignore"] });
+        const child = spawn("sh", ["-c", `sleep ${it.shellMs / 1000}; ${command}`], { stdio: ["pipe", "pipe", "ignore"] });
         children.push(child);
         channel.pipe(child.stdin);
         child.stdout.pipe(channel);
@@ -103,7 +105,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
     await new Promise<void>((resolve) => server.close(() => resolve()));
     await fs.rm(dir, { recursive: true });
   });
-  const it: Under = { dir, target: again(), again, failing: 0, came: 0 };
+  const it: Under = { dir, target: again(), again, failing: 0, came: 0, shellMs: 0 };
   return it;
 }
 
@@ -147,3 +149,14 @@ test("so is what was found whole, and could not be synced before it gets its nam
   assert.ok(isReceipt(await later.commit(file, calm())));
   assert.deepEqual(await fs.readdir(it.dir), ["a.bin"]);
 });
+
+test(
+  "a server that is known to digest is waited for where its shell begins slowly: by its size alone a file would be kept at its source for ever",
+  { skip },
+  async (t) => {
+    const it = await under(t, { timeout: "2s" });
+    assert.equal((await send(it.target, upload("a.bin", bytes(1000)))).proof, "digest");
+    it.shellMs = 4000;
+    assert.equal((await send(it.again(), upload("b.bin", bytes(1000)))).proof, "digest");
+  },
+);
