@@ -63,10 +63,23 @@ class Shell {
     channel.once("close", () => this.end());
   }
 
-  static open(client: Client, kind: keyof typeof loops, departure?: Departure): Promise<Shell> {
+  /** Throws "transient", also where the server says neither yes nor no for `patienceMs`. */
+  static open(client: Client, kind: keyof typeof loops, patienceMs: number, departure?: Departure): Promise<Shell> {
     return new Promise((resolve, reject) => {
+      let late = false;
+      departure?.heard();
+      const timer = setTimeout(() => {
+        if (departure?.excuses() === true) {
+          timer.refresh();
+          return;
+        }
+        late = true;
+        reject(new Fault("transient", "the server gives no answer to the wish for a command"));
+      }, patienceMs).unref();
       client.exec(loops[kind], (error, channel) => {
-        if (error === undefined) resolve(new Shell(channel, departure));
+        clearTimeout(timer);
+        if (error === undefined && late) channel.destroy();
+        else if (error === undefined) resolve(new Shell(channel, departure));
         else reject(new Fault("transient", `the server runs no command: ${error.message}`, { cause: error }));
       });
     });
@@ -152,11 +165,9 @@ export class Digester {
   /** Whether this server has a shell and `sha256sum`. `did`: it had before, so it may only be slow to begin (a disk that sleeps, a machine that is busy). */
   async works(did = false): Promise<boolean> {
     try {
-      const shell = await this.#shell("small");
-      return (
-        (await shell.ask(Buffer.from("/dev/null"), 0, did ? slowBeginnings * this.#timeoutMs : Math.min(this.#timeoutMs, firstMs))) ===
-        ofNothing
-      );
+      const patienceMs = did ? slowBeginnings * this.#timeoutMs : Math.min(this.#timeoutMs, firstMs);
+      const shell = await this.#shell("small", patienceMs);
+      return (await shell.ask(Buffer.from("/dev/null"), 0, patienceMs)) === ofNothing;
     } catch {
       // Whatever it is (a chroot, a forced command, a login that prints), there are no digests. A broken connection is noticed by what comes next.
       return false;
@@ -176,8 +187,8 @@ export class Digester {
     for (const shell of this.#shells.values()) shell.then((it) => it.end()).catch(() => undefined);
   }
 
-  async #shell(kind: "small" | "large"): Promise<Shell> {
-    const opening = this.#shells.get(kind) ?? Shell.open(this.#client, kind, this.#socket && new Departure(this.#socket));
+  async #shell(kind: "small" | "large", patienceMs = this.#timeoutMs): Promise<Shell> {
+    const opening = this.#shells.get(kind) ?? Shell.open(this.#client, kind, patienceMs, this.#socket && new Departure(this.#socket));
     this.#shells.set(kind, opening);
     const again = (): void => {
       if (this.#shells.get(kind) === opening) this.#shells.delete(kind);

@@ -54,6 +54,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
     client.on("session", (accept) => {
       const session = accept();
       session.on("exec", (accept, _reject, { command }) => {
+        if (it.shellMs === Infinity) return;
         const channel = accept();
         const child = spawn("sh", ["-c", `sleep ${it.shellMs / 1000}; ${command}`], { stdio: ["pipe", "pipe", "ignore"] });
         children.push(child);
@@ -160,3 +161,13 @@ test(
     assert.equal((await send(it.again(), upload("b.bin", bytes(1000)))).proof, "digest");
   },
 );
+
+test("a server that gives no answer at all to the wish for a command is one without digests", { skip }, async (t) => {
+  const it = await under(t, { timeout: "2s" });
+  it.shellMs = Infinity;
+  const done = send(it.target, upload("a.bin", bytes(1000)));
+  const late = new Promise<"nothing">((resolve) => setTimeout(() => resolve("nothing"), 20_000).unref());
+  const first = await Promise.race([done, late]);
+  assert.ok(first !== "nothing", "it is waited for without end");
+  assert.equal(first.proof, "size");
+});
