@@ -238,7 +238,13 @@ async function started({ client, socket, software }: Connection, options: SftpOp
   const digester = options.verify === "size" || options.verify === "readback" ? undefined : new Digester(client, timeoutMs, socket);
   const opening = new Promise<Session>((resolve, reject) => {
     broke = reject;
+    const departure = new Departure(socket);
+    const timer = setTimeout(() => {
+      if (departure.excuses()) timer.refresh();
+      else reject(new Fault("transient", "the server gives no answer to the wish for SFTP"));
+    }, timeoutMs).unref();
     client.subsys("sftp", (error: Error | undefined, channel: ClientChannel) => {
+      clearTimeout(timer);
       if (error !== undefined) {
         reject(new Fault("denied", `the server gives this user no SFTP (${error.message})`, { cause: error }));
         return;

@@ -32,6 +32,8 @@ interface Under {
   failing: number;
   /** Bytes of files that came in. */
   came: number;
+  /** It answers nothing to the wish for SFTP. */
+  mute: boolean;
   /** So long a shell takes to begin. */
   shellMs: number;
 }
@@ -61,7 +63,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
         channel.pipe(child.stdin);
         child.stdout.pipe(channel);
       });
-      session.on("subsystem", (accept) => serve(accept()));
+      session.on("subsystem", (accept) => it.mute || serve(accept()));
     });
   });
   const serve = (channel: ServerChannel): void => {
@@ -106,7 +108,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
     await new Promise<void>((resolve) => server.close(() => resolve()));
     await fs.rm(dir, { recursive: true });
   });
-  const it: Under = { dir, target: again(), again, failing: 0, came: 0, shellMs: 0 };
+  const it: Under = { dir, target: again(), again, failing: 0, came: 0, mute: false, shellMs: 0 };
   return it;
 }
 
@@ -170,4 +172,12 @@ test("a server that gives no answer at all to the wish for a command is one with
   const first = await Promise.race([done, late]);
   assert.ok(first !== "nothing", "it is waited for without end");
   assert.equal(first.proof, "size");
+});
+
+test("one that gives no answer to the wish for SFTP is left after the time-out", { skip }, async (t) => {
+  const it = await under(t, { timeout: "2s" });
+  it.mute = true;
+  const done = expectFault(it.target.offset(upload("a.bin", bytes(1000)), calm()), ["transient", "offline"]);
+  const late = new Promise<"nothing">((resolve) => setTimeout(() => resolve("nothing"), 20_000).unref());
+  assert.notEqual(await Promise.race([done, late]), "nothing", "it is waited for without end");
 });
