@@ -162,8 +162,7 @@ export class SftpTarget implements Target {
       this.#sure.set(upload.id, progress.sure);
       this.#synced.add(upload.id);
     } catch (error) {
-      this.#sure.set(upload.id, progress.sure);
-      if (progress.sure > 0 && upload.memo.get(untakenKey) !== true) await upload.memo.set(sureKey, progress.sure);
+      await this.#noteBroken(session, upload, progress.sure, signal);
       if (
         offset > 0 &&
         progress.sure === offset &&
@@ -175,6 +174,14 @@ export class SftpTarget implements Target {
     } finally {
       reading.close();
     }
+  }
+
+  /** Where the connection broke it may be the server's power that went: what it acknowledged is looked at before it is continued. */
+  async #noteBroken(session: Session, upload: Upload, sure: number, signal: AbortSignal): Promise<void> {
+    const lost = session.closed && !signal.aborted;
+    if (lost) this.#sure.delete(upload.id);
+    else this.#sure.set(upload.id, sure);
+    if (sure > 0 && upload.memo.get(untakenKey) !== true) await upload.memo.set(lost ? leastKey : sureKey, sure);
   }
 
   /** Writes, syncs and closes: some servers write only then, and what fails then was not written. */

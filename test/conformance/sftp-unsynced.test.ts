@@ -32,6 +32,8 @@ interface Under {
   failing: number;
   /** Bytes of files that came in. */
   came: number;
+  /** Once so much came its SFTP server is killed. */
+  dies: number;
   /** It answers nothing to the wish for SFTP. */
   mute: boolean;
   /** So long a shell takes to begin. */
@@ -78,6 +80,10 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
         const packet = held.subarray(0, 4 + held.readUInt32BE());
         held = held.subarray(packet.length);
         if (packet[4] === write) it.came += packet.length;
+        if (it.came >= it.dies) {
+          it.dies = Infinity;
+          child.kill("SIGKILL");
+        }
         if (it.failing > 0 && packet.subarray(13, 13 + fsync.length).toString() === fsync) {
           it.failing -= 1;
           const answer = Buffer.alloc(21);
@@ -108,7 +114,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
     await new Promise<void>((resolve) => server.close(() => resolve()));
     await fs.rm(dir, { recursive: true });
   });
-  const it: Under = { dir, target: again(), again, failing: 0, came: 0, mute: false, shellMs: 0 };
+  const it: Under = { dir, target: again(), again, failing: 0, came: 0, dies: Infinity, mute: false, shellMs: 0 };
   return it;
 }
 
@@ -181,3 +187,29 @@ test("one that gives no answer to the wish for SFTP is left after the time-out",
   const late = new Promise<"nothing">((resolve) => setTimeout(() => resolve("nothing"), 20_000).unref());
   assert.notEqual(await Promise.race([done, late]), "nothing", "it is waited for without end");
 });
+
+for (const restarted of [false, true])
+  test(
+    `a server that lost its power may have lost of what it had acknowledged, and keep its size: what is there is looked at before it is continued${restarted ? " (after a kill)" : ""}`,
+    { skip },
+    async (t) => {
+      const it = await under(t, { verify: "size" });
+      const content = bytes(12_000_000);
+      const file = upload("a.bin", content);
+      it.dies = 8_000_000;
+      await expectFault(it.target.write(file, 0, calm(), nothing), "transient");
+      const partial = join(it.dir, file.partialPath);
+      const { size } = await fs.stat(partial);
+      assert.ok(size > 5_000_000, `${size} bytes`);
+      const lost = size - 1_000_000;
+      const opened = await fs.open(partial, "r+");
+      await opened.write(Buffer.alloc(size - lost), 0, size - lost, lost);
+      await opened.close();
+      const target = restarted ? it.again() : it.target;
+      const offset = await goesOnAt(target, file, calm());
+      assert.ok(offset > 2_000_000 && offset <= lost + 100, `it goes on at ${offset}, and what is behind ${lost} is lost`);
+      await target.write(file, offset, calm(), nothing);
+      assert.ok(isReceipt(await target.commit(file, calm())));
+      assert.ok((await fs.readFile(join(it.dir, "a.bin"))).equals(content), "a receipt for another content");
+    },
+  );
