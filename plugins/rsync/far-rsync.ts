@@ -54,6 +54,11 @@ export class FarRsync implements FarEnd {
     return "published";
   }
 
+  /** The copy that gets the name is synced. */
+  settle(): Promise<void> {
+    return Promise.resolve();
+  }
+
   /** rsync syncs what it writes, and nothing else. */
   keep(): Promise<void> {
     return Promise.resolve();

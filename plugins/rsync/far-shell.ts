@@ -4,7 +4,7 @@ import { Fault, orAborted } from "../../core/errors.js";
 import type { Digest, Upload } from "../../core/plugin.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { FarEnd, FarState, Outcome } from "./far.js";
-import { rsyncFault } from "./faults.js";
+import { rsyncFault, unsyncedFault } from "./faults.js";
 import { Gathered } from "./gathered.js";
 import { quoted, type Shell } from "./shell.js";
 
@@ -108,6 +108,12 @@ export class FarShell implements FarEnd {
     // Where that is stopped the next try finds the partial gone, and the name.
     await orAborted(this.#kept.ask(name), signal);
     return "published";
+  }
+
+  async settle(path: string, signal: AbortSignal): Promise<void> {
+    const asked = this.#shell.ask(`last ${quoted(this.#at(path))}`, Math.max(this.#timeoutMs, syncMs));
+    const answer = (await orAborted(asked, signal)).trimEnd();
+    if (answer !== "y") throw unsyncedFault(`cannot sync ${path}`, answer.slice(2));
   }
 
   async keep(path: string, signal: AbortSignal): Promise<void> {

@@ -143,6 +143,7 @@ class Ending extends Error {
   constructor(
     readonly code: number,
     readonly err: string,
+    readonly unsynced = false,
   ) {
     super(`exit code ${code}`);
   }
@@ -155,7 +156,13 @@ export function isOfOneFile({ kind, cause }: Fault): boolean {
 
 /** Whether the medium there did not take what was written. */
 export function isUnsynced({ cause }: Fault): boolean {
-  return cause instanceof Ending && /fsync failed on /.test(cause.err);
+  return cause instanceof Ending && (cause.unsynced || /fsync failed on /.test(cause.err));
+}
+
+/** The Fault for what the `sync` there said of a file. */
+export function unsyncedFault(what: string, err: string): Fault {
+  const { kind, message } = rsyncFault(what, { code: 11, err });
+  return new Fault(kind, message, { cause: new Ending(11, err, true) });
 }
 
 /** Of these files those that a line of it names, or a directory above them that could not be made, each with the Fault of that line. */

@@ -33,6 +33,8 @@ pub1() {
   m=$(mv -n -- "$1" "$2" 2>&1)
   if [ -e "$1" ]; then if [ -e "$2" ]; then echo x; else echo "e $m"; fi; else echo y; fi; }
 lasts() { sync -- "$@" 2>/dev/null || :; }
+last() { m=$(LC_ALL=C sync -- "$1" 2>&1) && { echo y; return; }
+  case $m in *"Input/output error"*|*"No space left on device"*|*"quota exceeded"*) echo "e $m";; *) echo y;; esac; }
 ok() { m=$("$@" 2>&1) && echo y || echo "e $m"; }
 `;
 

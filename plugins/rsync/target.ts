@@ -77,10 +77,7 @@ export class RsyncTarget implements Target {
       if (this.#busy.get(upload.partialPath) === busy) this.#busy.delete(upload.partialPath);
     });
     this.#busy.set(upload.partialPath, busy);
-    await sent.catch(async (error: unknown) => {
-      if (isFault(error) && isUnsynced(error)) await upload.memo.set(untakenKey, true);
-      throw error;
-    });
+    await sent.catch((error: unknown) => noteUntaken(upload, error));
     this.#compared.add(upload.id);
   }
 
@@ -90,6 +87,8 @@ export class RsyncTarget implements Target {
     if (isUntaken(upload)) throw untaken();
     const proof = await this.#proved(far, upload, signal);
     if (proof === undefined) return this.#published(far, upload, signal);
+    // A run of rsync that went well synced it.
+    if (!this.#compared.has(upload.id)) await far.settle(partialPath, signal).catch((error: unknown) => noteUntaken(upload, error));
     const receipt = { path, size, ...proof };
     throwIfAborted(signal);
     upload.naming?.();
@@ -187,6 +186,11 @@ export class RsyncTarget implements Target {
 
 const isUntaken = ({ memo }: Upload): boolean => memo.get(untakenKey) === true;
 const untaken = (): Fault => new Fault("conflict", "the server could not sync what it has of the file");
+
+async function noteUntaken({ memo }: Upload, error: unknown): Promise<never> {
+  if (isFault(error) && isUnsynced(error)) await memo.set(untakenKey, true);
+  throw error;
+}
 
 /** Where the file is here. Throws "transient" where it is not as long as it should be: it is looked at again. */
 export async function wholeFile({ localPath, size }: Upload): Promise<string> {

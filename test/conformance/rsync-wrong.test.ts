@@ -463,3 +463,35 @@ for (const how of ["grows", "is written over"])
       assert.ok((await fs.readFile(join(dir, it.partialPath))).equals(content));
     },
   );
+
+test("what is found whole, and cannot be synced there before it gets its name, is sent again", { skip }, async (t) => {
+  const broken = await startRsync(
+    (dir) => dir,
+    (_dir, base) => `command="${base}/run" `,
+  );
+  t.after(() => broken.stop());
+  const { port, options, dir, seen } = broken;
+  const base = join(dir, "..");
+  await fs.mkdir(join(base, "bin"));
+  const run = `#!/bin/sh\nPATH="${base}/bin:$PATH"; export PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"\n`;
+  await fs.writeFile(join(base, "run"), run, { mode: 0o755 });
+  // As coreutils has it, once.
+  const sync = `#!/bin/sh\nmv "${base}/failing" "${base}/failed" 2>/dev/null || exit 0\necho "sync: error syncing '$2': Input/output error" >&2; exit 1\n`;
+  await fs.writeFile(join(base, "bin/sync"), sync, { mode: 0o755 });
+  await fs.chmod(base, 0o777);
+  const local = await scratch(t);
+  const again = () => opened(t, port, { root: seen, ...options }, join(local, "state")).target ?? assert.fail();
+  const content = bytes(300_000, 1);
+  const localPath = join(local, "a.bin");
+  await fs.writeFile(localPath, content);
+  const it = { ...upload("a.bin", content), localPath };
+  await again().write(it, 0, calm(), () => undefined);
+  await fs.writeFile(join(base, "failing"), "");
+  const later = again();
+  assert.match(await expectFault(later.commit(it, calm()), "transient"), /Input\/output error/);
+  await expectFault(later.commit(it, calm()), "conflict");
+  assert.equal(await later.offset(it, calm()), 0);
+  await later.write(it, 0, calm(), () => undefined);
+  assert.ok(isReceipt(await later.commit(it, calm())));
+  assert.deepEqual(await fs.readdir(dir), ["a.bin"]);
+});
