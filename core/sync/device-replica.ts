@@ -24,7 +24,7 @@ import type {
 } from "../plugin.js";
 import { readableOf, StreamReading } from "../reading.js";
 import { reasonOf } from "../retry.js";
-import { isPartial, ownDir, partialPath, type Rules } from "../route.js";
+import { isPartial, isRunning, ownDir, partialPath, type Rules } from "../route.js";
 import { sizeText } from "../text.js";
 import { paced, type Throttle } from "../throttle.js";
 import type { Turns } from "../turns.js";
@@ -204,7 +204,8 @@ export class DeviceReplica implements Replica {
       return;
     }
     if (found.kind === "file" && isPartial(path)) return;
-    if (found.kind === "file" && !rules.wants({ path, size: found.size })) {
+    // A side that lists none (`local`) would have lost what came from one that does.
+    if (found.kind === "file" && (isRunning(path) || !rules.wants({ path, size: found.size }))) {
       to.others.add(parentOf(path));
       return;
     }

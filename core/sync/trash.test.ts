@@ -48,6 +48,30 @@ test("a clock that goes back at each start, and is put right then, counts nothin
   assert.equal(looks([0, 3650, ...monthly], 30), 2 + 4);
 });
 
+test("what came last in a day is kept as long as what came first: looks at every hour", () => {
+  const name = "2026-05-01";
+  const from = Date.parse(name);
+  for (const keep of [1, 2, 30]) {
+    let ages: Ages = {};
+    for (let hour = 0.1; ; hour++) {
+      const { old, ages: next } = aged(ages, [name], from + hour * 3_600_000, keep * day);
+      ages = next;
+      if (old.length === 0) continue;
+      assert.ok(hour >= 24 * (1 + keep) && hour < 24 * (1 + keep) + 2, `${keep} days: ${hour} h after the day began`);
+      break;
+    }
+  }
+  // Of a clock that was ahead, or behind, when it was made.
+  for (const begins of [-100, 100]) {
+    let ages: Ages = {};
+    for (let at = 0; at <= 30; at++) {
+      const { old, ages: next } = aged(ages, [name], from + (begins + at) * day, 30 * day);
+      assert.equal(old.length, at === 30 ? 1 : 0, String(at));
+      ages = next;
+    }
+  }
+});
+
 test("what is not there any more is forgotten, and new when it comes again", () => {
   const { ages } = aged({ a: { forMs: 29 * day, atMs: 0 }, b: { forMs: 0, atMs: 0 } }, ["b"], day, 30 * day);
   assert.deepEqual(ages, { b: { forMs: day, atMs: day, counted: [[0, day]] } });

@@ -17,6 +17,7 @@ export type Ages = Readonly<Record<string, Age>>;
 
 /** The end of what lies between two looks counts, but no more of it than this, and than a quarter of what is to pass: one start with a clock of another year takes nothing away. */
 const mostMs = 7 * 86_400_000;
+const dayMs = 86_400_000;
 /** Of a clock that is another each time; the oldest are forgotten. */
 const mostSpans = 16;
 
@@ -30,11 +31,27 @@ export function aged(
   const most = Math.min(mostMs, keepMs / 4);
   const now = there.map((name) => {
     const { forMs, atMs, counted = [] } = ages[name] ?? { forMs: 0, atMs: nowMs };
-    const spans = nowMs > atMs ? joined(counted, [Math.max(atMs, nowMs - most), nowMs]) : counted;
+    const passed = nowMs > atMs ? without([Math.max(atMs, nowMs - most), nowMs], dayOf(name)) : [];
+    const spans = passed.reduce(joined, counted);
     return [name, { forMs: forMs + lengthOf(spans) - lengthOf(counted), atMs: nowMs, counted: spans.slice(-mostSpans) }] as const;
   });
   const old = now.flatMap(([name, { forMs }]) => (forMs >= keepMs ? [name] : []));
   return { ages: Object.fromEntries(now.filter(([name]) => !old.includes(name))), old };
+}
+
+/** While a day lasts it is given more: that day does not count for what came last in it. */
+function dayOf(name: string): Span | undefined {
+  const fromMs = Date.parse(name);
+  return Number.isNaN(fromMs) || !/^\d{4}-\d\d-\d\d$/.test(name) ? undefined : [fromMs, fromMs + dayMs];
+}
+
+function without([from, to]: Span, but: Span | undefined): Span[] {
+  if (but === undefined) return [[from, to]];
+  const rest: Span[] = [
+    [from, Math.min(to, but[0])],
+    [Math.max(from, but[1]), to],
+  ];
+  return rest.filter(([begin, end]) => begin < end);
 }
 
 function joined(spans: readonly Span[], [from, to]: Span): readonly Span[] {

@@ -54,6 +54,21 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
     for (const content of ["a", "b", "c", "changed here"]) assert.ok(contents.includes(content), content);
   });
 
+  test(
+    `${mode}: what another program is just writing at the server, under a hidden name that ends with ".part", is left alone`,
+    skip,
+    async (t) => {
+      const [both, config] = await begun(t, files);
+      both.put("there", "d/.film.part", "not whole yet");
+      utimesSync(join(both.nas, "d/.film.part"), 1_780_000_000, 1_780_000_000);
+      await once(config);
+      await once(config);
+      assert.deepEqual(both.tree("there"), { ...files, "d/": "", "d/e/": "", "d/.film.part": "not whole yet" });
+      assert.deepEqual(both.tree("here"), { ...files, "d/": "", "d/e/": "" });
+      assert.deepEqual([both.trashed("here"), both.trashed("there")], [[], []]);
+    },
+  );
+
   test(`${mode}: another content with the same size and time is another one`, skip, async (t) => {
     const [both, config] = await begun(t, { a: "one" });
     const { atime, mtime } = statSync(join(both.box, "a"));
