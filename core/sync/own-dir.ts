@@ -4,7 +4,7 @@ import { emptyDir, staying } from "../empty-dir.js";
 import { entriesIfAny } from "../entries.js";
 import { Fault, isFault } from "../errors.js";
 import type { Folding } from "../folded.js";
-import { nameIn } from "../paths.js";
+import { isAtOrBelow, nameIn } from "../paths.js";
 import type { FileEntry, Target, Tree, TreePromises } from "../plugin.js";
 import { ownDir } from "../route.js";
 import { all } from "../turns.js";
@@ -180,8 +180,11 @@ export class OwnDir {
     return { moved, stays };
   }
 
-  /** Takes away what has been in the trash for so long, and what a client that came no more had begun to send or to try. */
-  async expire(ages: Ages, keepMs: number, nowMs: number, signal: AbortSignal): Promise<Expired> {
+  /**
+   * Takes away what has been in the trash for so long, and what a client that came no more had begun to send or to try. `open`: names in the trash, below the route's directory, of what is to get a
+   * name again: their days stay.
+   */
+  async expire(ages: Ages, keepMs: number, nowMs: number, open: readonly string[], signal: AbortSignal): Promise<Expired> {
     const tree = this.given.tree();
     const isDay = ({ path, kind }: FileEntry) => kind === "directory" && /^\d{4}-\d\d-\d\d$/.test(nameIn(path));
     const days = (await entriesIfAny(tree, this.at(trashDir), signal)).filter(isDay);
@@ -191,10 +194,11 @@ export class OwnDir {
     const byName = new Map([...days, ...parts, ...tries].map((entry) => [nameIn(entry.path), entry]));
     const { old, ages: now } = aged(ages, [...byName.keys()], nowMs, keepMs);
     const stays = new Map<string, string>();
+    const waiting = new Set(days.flatMap(({ path }) => (open.some((at) => isAtOrBelow(this.given.at(at), path)) ? [nameIn(path)] : [])));
     let gone = 0;
     for (const name of old) {
       const entry = byName.get(name);
-      if (entry === undefined) continue;
+      if (entry === undefined || waiting.has(name)) continue;
       try {
         if (entry.kind !== "directory") await tree.remove(entry.path, entry, signal);
         else {
@@ -209,7 +213,7 @@ export class OwnDir {
       }
     }
     // It is as old the next time.
-    const kept = Object.entries(ages).filter(([name]) => stays.has(name));
+    const kept = Object.entries(ages).filter(([name]) => stays.has(name) || waiting.has(name));
     return { ages: { ...now, ...Object.fromEntries(kept) }, gone, stays };
   }
 }

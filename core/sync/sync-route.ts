@@ -456,11 +456,9 @@ export class SyncRoute {
     if (!clock.trusted() || Math.abs(nowMs - this.#expiredMs) < dailyMs) return;
     for (const side of this.config.mode === "mirror" ? (["there"] as const) : bothSides) {
       const key = `trash ${side}`;
-      const {
-        gone: days,
-        ages,
-        stays,
-      } = await this.#replicas[side].own.expire((this.#own.get(key) as Ages | undefined) ?? {}, this.config.trashKeepMs, nowMs, signal);
+      const was = (this.#own.get(key) as Ages | undefined) ?? {};
+      const open = [...this.#world.store.intents.values()].flatMap(({ on, old }) => (on === side && old !== undefined ? [old.trash] : []));
+      const { gone: days, ages, stays } = await this.#replicas[side].own.expire(was, this.config.trashKeepMs, nowMs, open, signal);
       await this.#own.set(key, ages);
       if (days > 0)
         events.say(

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { until } from "../conformance/clause.js";
+import { clockEnv, hasFakeClock } from "../faults/fake-clock.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { all } from "./replicas.js";
@@ -110,6 +111,68 @@ test("in turn: what was taken aside and cannot go on to the trash holds up nothi
   const kept = all(nas).find((path) => path.startsWith(".filesync/trash/") && path.endsWith("log.bin"));
   assert.equal(kept === undefined ? undefined : readFileSync(join(nas, kept), "utf8"), "old");
 });
+
+test(
+  "what was taken aside and cannot get its name is not taken out of the trash, however long that lasts: it may be the only copy",
+  { skip: hasFakeClock ? false : 'libfaketime is not installed (Debian: "faketime")' },
+  async (t) => {
+    const world = new World(t);
+    const [box, nas, busy, clock] = [world.mkdir("box"), world.mkdir("nas"), world.path("busy"), world.path("clock")];
+    writeFileSync(
+      world.path("denying.mjs"),
+      `
+import { existsSync } from "node:fs";
+import { Fault } from ${dist("core/errors.js")};
+import { plugin as local } from ${dist("plugins/local/plugin.js")};
+export const plugin = {
+  ...local,
+  type: "denying",
+  device: (given, context) => {
+    const device = local.device(given, context);
+    const { tree } = device;
+    const move = tree.move.bind(tree);
+    tree.move = async (from, to, ...more) => {
+      if (to.includes(".conflict-") && existsSync(${JSON.stringify(busy)})) throw new Fault("denied", "permission denied");
+      return move(from, to, ...more);
+    };
+    return device;
+  },
+};
+export default plugin;
+`,
+    );
+    const config = world.config({
+      devices: { box: { type: "./denying.mjs", dir: "box", settle: "0s" }, nas: { type: "local", dir: "nas", settle: "0s" } },
+      routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
+    });
+    const env = { ...process.env, ...clockEnv(clock) };
+    const run = async (offset: string, code: number) => {
+      writeFileSync(clock, offset);
+      const ran = await runProgram(["run", "--once", "--config", config], { env });
+      assert.equal(ran.code, code, ran.out + ran.err);
+    };
+    world.file("box/a", "old");
+    world.file("box/b", "b");
+    await run("+0", 0);
+    world.file("box/a", "written here", 1);
+    world.file("nas/a", "written there", 1);
+    rmSync(join(box, "b"));
+    writeFileSync(busy, "");
+    for (let day = 0; day <= 42; day += 7) await run(`+${day}d`, 3);
+    rmSync(busy);
+    await run("+42d", 0);
+    const contents = (dir: string) =>
+      all(dir).flatMap((path) => (path.startsWith(".filesync/") ? [] : [readFileSync(join(dir, path), "utf8")]));
+    assert.deepEqual(contents(box).sort(), ["written here", "written there"]);
+    assert.deepEqual(contents(nas).sort(), ["written here", "written there"]);
+    // What is over goes.
+    for (let day = 49; day <= 84; day += 7) await run(`+${day}d`, 0);
+    assert.deepEqual(
+      [...all(box), ...all(nas)].filter((path) => /^\.filesync\/trash\/[^/]+\/./.test(path)),
+      [],
+    );
+  },
+);
 
 test("in turn: that another machine has its turn, and since when, is told while one waits", async (t) => {
   const world = new World(t);
