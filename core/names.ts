@@ -86,6 +86,11 @@ function hex(byte: number): string {
   return byte.toString(16).toUpperCase().padStart(2, "0");
 }
 
+/** Whether a path is written as `nameFromBytes` writes it. A server whose names are text may list one that is not: on a disk that would be a file of another path. */
+export function isAsWritten(path: string): boolean {
+  return !path.includes(QUOTE) || nameFromBytes(bytesFromName(path)) === path;
+}
+
 /** True for a path that stays below its root: relative, no empty, "." or ".." part, no NUL. */
 export function isSafePath(path: string): boolean {
   return path !== "" && !path.includes("\0") && path.split("/").every((part) => part !== "" && part !== "." && part !== "..");

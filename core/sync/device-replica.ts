@@ -7,6 +7,7 @@ import { isShort, leastSpliced } from "../go-on.js";
 import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
 import { overBudget } from "../limits.js";
+import { isAsWritten } from "../names.js";
 import { parentOf } from "../paths.js";
 import type {
   Digest,
@@ -45,6 +46,7 @@ const recentMs = 2000;
 const largeBytes = 2 ** 20;
 /** In the memo of an upload: what is ready. */
 const readyKey = "ready";
+const notAsWritten = "in its name the sign ‛ (U+201B) stands otherwise than this program writes it: on a disk it would be another name";
 /** So often a long listing lets others go on. */
 const breathEvery = 1000;
 
@@ -169,7 +171,10 @@ export class DeviceReplica implements Replica {
       }
       // Directories on the way to what was put away.
       if (path === ownDir || (path.startsWith(`${ownDir}/`) && !isBelow(path, away))) continue;
-      if (found.kind === "unreadable") {
+      if (!isAsWritten(path)) {
+        others.add(parentOf(path));
+        if (rules.enters(path) && isAsWritten(parentOf(path))) unseen.set(path, notAsWritten);
+      } else if (found.kind === "unreadable") {
         // Left out on both sides, whatever it is.
         if (rules.enters(path)) unseen.set(path, found.reason ?? "cannot be read");
         else others.add(parentOf(path));

@@ -91,6 +91,25 @@ test("files that only got another name are not counted as removed", skip, async 
   assert.deepEqual(both.tree("there"), both.tree("here"));
 });
 
+test(
+  "a name at a server in which the sign stands that this program quotes bytes with: it is told, stays, and holds up nothing else",
+  untimed.skip === undefined ? {} : { skip: untimed.skip },
+  async (t) => {
+    const both = await shared(t, untimed);
+    const config = both.config({ mode: "two-way" });
+    // "A" quoted without need, and the sign alone, once and as it is written.
+    for (const [n, name] of ["x\u201b41", "\u201b", "\u201b\u201b", "d\u201b41/in it", "other"].entries())
+      both.put("there", name, String(n));
+    const before = both.tree("there");
+    const said = await once(config, 3);
+    await once(config, 3);
+    assert.deepEqual(both.tree("there"), before);
+    assert.deepEqual(both.tree("here"), { "\u201b": "2", other: "4" });
+    for (const name of ["x\u201b41", "\u201b", "d\u201b41"]) assert.match(said, new RegExp(`nas:${name}: in its name the sign`));
+    assert.deepEqual(both.trashed("there"), []);
+  },
+);
+
 test("what this route leaves out keeps its directory, and that is told", skip, async (t) => {
   const both = await shared(t);
   const config = both.config({ mode: "two-way", exclude: ["**/*.own"] });
