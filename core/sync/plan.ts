@@ -17,6 +17,7 @@ import {
   type Side,
   type Tables,
 } from "../reconcile.js";
+import { ownDir } from "../route.js";
 import { all, Turns } from "../turns.js";
 import { keyOf, looksAs, type World } from "./carry.js";
 import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
@@ -298,10 +299,10 @@ export function listedAt(path: string, moves: readonly Move[]): string {
   return moves.reduceRight((at, { from, path: to }) => (isAtOrBelow(at, to) ? from + at.slice(to.length) : at), path);
 }
 
-/** Also what is not to be touched now. */
+/** Also what is not to be touched now, and what is the program's own: nothing comes into that by another spelling. */
 function allShown(contents: Contents, { settling, unseen }: Scan): Contents {
-  if (settling.size + unseen.size === 0) return contents;
-  return new Map([...contents, ...[...settling, ...unseen.keys()].map((path) => [path, contents.get(path) ?? untouched] as const)]);
+  const more = [ownDir, ...settling, ...unseen.keys()];
+  return new Map([...contents, ...more.map((path) => [path, contents.get(path) ?? untouched] as const)]);
 }
 
 const untouched: Content = { kind: "directory" };

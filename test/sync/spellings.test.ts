@@ -185,6 +185,22 @@ export const plugin = {
 export default plugin;
 `;
 
+for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }])
+  test(`${route.mode} to exFAT: a directory that there would be the program's own is told, and stays as it is`, async (t) => {
+    const exfat = exfatWorld(t);
+    if (exfat === undefined) return;
+    const { box, nas } = exfat;
+    const config = exfat.config(route);
+    mkdirSync(join(box, ".FileSync/trash"), { recursive: true });
+    for (const path of [".FileSync/notes", ".FileSync/trash/a", "plain"]) writeFileSync(join(box, path), path);
+    const before = treeOf(box);
+    for (let n = 0; n < 2; n++)
+      assert.match(await once(config, left), /: \.FileSync: nas has \.filesync, and takes both names for one: it waits until/);
+    assert.deepEqual(treeOf(box), before);
+    assert.deepEqual(Object.fromEntries(treeOf(nas)), { plain: "plain" });
+    assert.equal(existsSync(join(nas, ".filesync/notes")), false);
+  });
+
 for (const [mode, route] of [
   ["mirror", { mode: "mirror" }],
   ["mirror with deletes", { mode: "mirror", deletes: true }],
