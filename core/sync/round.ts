@@ -4,12 +4,13 @@ import { type Fault, isFault, throwIfAborted } from "../errors.js";
 import type { Taken } from "../folded.js";
 import { depthOf, isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, isUnseen, lastMove, type Move, other, type Side } from "../reconcile.js";
+import { ownDir } from "../route.js";
 import { all, Turns } from "../turns.js";
 import { carryOut, dropStaged, isTold, keyOf, type Listed, looksAs, recover, sideOf, synced, type World } from "./carry.js";
 import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { listedAt, type Plan, planned, type Scans } from "./plan.js";
-import { type Entry, isOfPath, type Scan, type Staging } from "./replica.js";
+import { type Entry, isOfPath, notRead, type Scan, type Staging } from "./replica.js";
 import type { Agreed, Staged } from "./store.js";
 import { type Guards, hiddenIn, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
@@ -289,6 +290,17 @@ async function carryAll(
     if (agreed !== undefined) world.table.notMoved?.(agreed);
     left.add(path);
   };
+  /**
+   * What was listed as gone is there: some servers leave out what they cannot look at (OpenSSH all that is in a directory without the right to search it), or end a list early; or it has come back. Where
+   * spellings are one another may be what is found.
+   */
+  const isThere = async (action: Action) => {
+    if (action.do !== "remove" || isOurs(action.path)) return false;
+    const side = other(action.on);
+    const { entries, folds, marked } = scans[side];
+    if (!marked || folds !== undefined || entries.has(action.path)) return false;
+    return (await world.sides[side].stat(action.path, signal).catch(notRead)) !== undefined;
+  };
   const one = async (action: Action) => {
     throwIfAborted(signal);
     const copy = copies.get(action);
@@ -313,7 +325,8 @@ async function carryAll(
       return;
     }
     try {
-      const outcome = await carryOut(world, action, listedOf(isMove(action) ? action.from : action.path), signal);
+      const listed = listedOf(isMove(action) ? action.from : action.path);
+      const outcome = (await isThere(action)) ? "left" : await carryOut(world, action, listed, signal);
       if (copy !== undefined) noRoom.through(copy);
       if (outcome === "done") {
         done += 1;
@@ -375,6 +388,8 @@ function goTogether(one: Action | undefined, two: Action | undefined): boolean {
   if (one.do === "copy" || one.do === "adopt") return one.do === two.do;
   return isRemoval(one) && isRemoval(two) && depthOf(one.path) === depthOf(two.path);
 }
+
+const isOurs = (path: string) => path.startsWith(`${ownDir}/`);
 
 const isRemoval = (action: Action) => action.do === "remove" || action.do === "rmdir";
 

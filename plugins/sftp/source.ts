@@ -110,7 +110,11 @@ const cannotList = (dir: string): string => (dir === "" ? "cannot list the root"
 
 async function entriesIn(session: Session, dir: string): Promise<FileEntry[]> {
   const found: FileEntry[] = [];
-  for (const it of await session.list(wirePath(session.root, dir))) {
+  const wire = wirePath(session.root, dir);
+  const listed = await session.list(wire);
+  // OpenSSH leaves out what it cannot look at: of a directory that it may not search that is all of it, itself (".") too.
+  if (listed.length === 0) await session.lstat(Buffer.concat([wire, Buffer.from("/.")]));
+  for (const it of listed) {
     const text = it.name.toString("latin1");
     if (text === "." || text === ".." || text === "" || /[/\0]/.test(text)) continue;
     const name = nameFromBytes(it.name);

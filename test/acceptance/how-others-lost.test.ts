@@ -40,6 +40,24 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
     assert.deepEqual(both.tree("there"), both.tree("here"));
   });
 
+  test(
+    `${mode}: "chmod -R 644" at the server, of which OpenSSH lists the directories as empty: nothing goes, and that is told`,
+    skip,
+    async (t) => {
+      const [both, config] = await begun(t, files);
+      const change = (bits: number) => chmodSync(join(both.nas, "d"), bits);
+      change(0o644);
+      both.put("here", "new", "new");
+      const said = await once(config, 3);
+      assert.match(said, /nas:d: cannot list .*permission denied/i);
+      change(0o755);
+      await once(config);
+      assert.deepEqual(both.tree("here"), { ...files, "d/": "", "d/e/": "", new: "new" });
+      assert.deepEqual(both.tree("there"), both.tree("here"));
+      assert.deepEqual([both.trashed("here"), both.trashed("there")], [[], []]);
+    },
+  );
+
   test(`${mode}: a journal that is lost removes nothing, and sends nothing again`, skip, async (t) => {
     const [both, config] = await begun(t, files);
     const sent = statSync(join(both.nas, "c"));

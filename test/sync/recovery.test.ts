@@ -69,6 +69,31 @@ test("a disk that is not mounted when the power is back: what was taken aside on
   assert.deepEqual([mountPoint.text(), store.intents.size], [server.text(), 0]);
 });
 
+test("what a side has and does not list is not removed at the other, and all else is done", async () => {
+  let [time, serial] = [1, 0];
+  const tick = () => (time += 1);
+  const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
+  const world = worldOf(
+    box,
+    server,
+    new Kept(),
+    () => Promise.resolve(),
+    () => String((serial += 1)),
+  );
+  const once = () => round(world, rules, new AbortController().signal);
+  for (const [n, path] of ["a", "b", "c"].entries()) box.put(path, n + 1);
+  await once();
+  const { there } = world.sides;
+  const scan = there.scan.bind(there);
+  there.scan = async (signal) => {
+    const found = await scan(signal);
+    return { ...found, entries: new Map([...found.entries].filter(([path]) => path !== "a")) };
+  };
+  server.remove("b");
+  assert.deepEqual([...(await once()).left], ["a"]);
+  assert.deepEqual([box.text(), server.text()], ["a=1 c=3", "a=1 c=3"]);
+});
+
 test("what a person said may be removed is that, whatever a lost link left of it: more than that asks again, and so does a directory that is another one", async () => {
   let [time, serial] = [1, 0];
   const tick = () => (time += 1);
