@@ -249,6 +249,8 @@ async function remove(world: World, on: Side, path: string, listed: Listed, sign
 
 /** What was agreed at a path and below it. */
 function forgotten({ base }: Store, dir: string): (readonly [string, undefined])[] {
+  // Of many files each would look at all that was agreed.
+  if (base.get(dir)?.kind === "file") return [[dir, undefined]];
   return [...base.keys()].flatMap((path) => (isAtOrBelow(path, dir) ? [[path, undefined] as const] : []));
 }
 
