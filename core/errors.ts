@@ -105,11 +105,19 @@ export function faultOfErrno(error: unknown, what: string): Fault {
   return new Fault(kind, `${what}: ${said}`, { cause: error });
 }
 
-/** The Fault of `Tree.sync` for what node:fs said. What fsync(2) itself says of what could not be written (EIO, ENOSPC, EDQUOT, ETIMEDOUT of a network's) it says once. */
+/**
+ * What fsync(2) says of what could not be written (EIO, ENOSPC, EDQUOT, ETIMEDOUT of a network's) it says once: the system may have dropped those pages, reads what was to be there from its cache, and
+ * says of another sync that all is well. So such a file is written anew from where it was synced last.
+ */
+export function isUnsynced(error: unknown): boolean {
+  if (!(error instanceof Error && "syscall" in error) || !["fsync", "fdatasync"].includes(String(error.syscall))) return false;
+  return isFault(faultOfErrno(error, ""), "transient", "full");
+}
+
+/** The Fault of `Tree.sync` for what node:fs said. */
 export function faultOfSync(error: unknown, path: string): Fault {
   const fault = faultOfErrno(error, `cannot sync ${path}`);
-  const ofMedium = error instanceof Error && "syscall" in error && error.syscall === "fsync" && isFault(fault, "transient", "full");
-  return ofMedium ? new Fault("unreadable", fault.message, { cause: error }) : fault;
+  return isUnsynced(error) ? new Fault("unreadable", fault.message, { cause: error }) : fault;
 }
 
 /** The Fault of `Tree.rmdir` for what node:fs said when it should remove the directory at `path`; undefined where nothing is there. */

@@ -1,12 +1,13 @@
 /** Into which slot a file goes, by a real registry with a made-up door; rsync is a copy. Whatever became of a slot, what was found together is in one. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import type { Memo } from "../../core/plugin.js";
 import { memo, realClock, sha256, upload as uploadOf } from "../../test/conformance/upload.js";
 import { plane, type Plane, registered, type Station, station } from "../../test/doubles/station.js";
+import { rsyncFault } from "../rsync/faults.js";
 import type { Link } from "../rsync/link.js";
 import { Flights } from "./flights.js";
 import { ApsyncTarget } from "./target.js";
@@ -78,6 +79,38 @@ async function idle({ clock, slots }: Station): Promise<void> {
   clock.advance(idleMs);
   await slots.tick();
 }
+
+test("what the station's medium did not take of rsync is taken away before it is sent again: in place nothing would be written, and the station's sync would say that all is well", async (t) => {
+  const at = await station(t);
+  const { client, id } = await registered(t, at, "plane", email);
+  const dir = dirFor(t);
+  const sent: number[] = [];
+  const send = ({ upload, localPath }: { upload: { partialPath: string }; localPath: string }) => {
+    const place = join(at.door.open_.get(id) ?? "", upload.partialPath);
+    sent.push(existsSync(place) ? statSync(place).size : -1);
+    writeFileSync(place, readFileSync(localPath));
+    const err = `rsync: [receiver] fsync failed on "${upload.partialPath}": Input/output error (5)`;
+    return { sent: sent.length === 1 ? Promise.reject(rsyncFault("cannot send it", { code: 11, err })) : Promise.resolve() };
+  };
+  const link = { login: () => Promise.resolve({ rsync: { send } }) } as unknown as Link;
+  const content = Buffer.from("what it holds");
+  const localPath = join(dir, "a.bin");
+  writeFileSync(localPath, content);
+  const it = { ...uploadOf("a.bin", content), memo: memo(), localPath, digest: sha256(content) };
+  const target = () => new ApsyncTarget(client, link, new Flights(dir, gapMs), realClock());
+  const first = target();
+  await assert.rejects(
+    first.write(it, await first.offset(it, signal), signal, () => undefined),
+    /fsync failed/,
+  );
+  await assert.rejects(first.commit(it, signal), /could not sync/);
+  // Also by the next process.
+  const next = target();
+  assert.equal(await next.offset(it, signal), 0);
+  await next.write(it, 0, signal, () => undefined);
+  assert.deepEqual(sent, [-1, -1]);
+  assert.ok("path" in (await next.commit(it, signal)));
+});
 
 test("a slot that was given and never used is taken away while the vehicle is off: one other for all that was to go there", async (t) => {
   const at = await station(t);

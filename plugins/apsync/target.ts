@@ -7,7 +7,7 @@ import { nameIn } from "../../core/paths.js";
 import type { Clock, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import type { Link } from "../rsync/link.js";
 import { mostBytesTogether, mostTogether } from "../rsync/rsync.js";
-import { wholeFile } from "../rsync/target.js";
+import { isUntaken, noteUntaken, untaken, untakenKey, wholeFile } from "../rsync/target.js";
 import { Turns } from "../../core/turns.js";
 import type { AskSlot, Slot } from "../registry/wire.js";
 import type { Flights } from "./flights.js";
@@ -59,17 +59,24 @@ export class ApsyncTarget implements Target {
     const { partial, path, size } = named(upload);
     const held = await this.#inSlot(upload, signal, ({ id }) => this.client.announce(id, { partial, path, size }, signal));
     if (held.kind === "other") throw new Fault("conflict", "what is at the partial's name is no file");
-    return held.size ?? 0;
+    return isUntaken(upload) ? 0 : (held.size ?? 0);
   }
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     const localPath = await wholeFile(upload);
+    // In place rsync would write nothing where the right bytes seem to be.
+    if (isUntaken(upload) && offset === 0) {
+      await this.#drop(upload, signal);
+      await upload.memo.set(untakenKey, undefined);
+    }
     const held = await this.offset(upload, signal);
     if (offset > 0 && held !== offset) throw new Fault("conflict", `the partial at the station has ${held} bytes, not ${offset}`);
     if (offset === upload.size && offset > 0) return;
     await this.#at(upload, async () => {
       const { rsync } = await this.link.login(signal);
-      await rsync.send({ upload: inIncoming(upload), localPath, offset, signal, onBytes }).sent;
+      await rsync
+        .send({ upload: inIncoming(upload), localPath, offset, signal, onBytes })
+        .sent.catch((error: unknown) => noteUntaken(upload, error));
     });
   }
 
@@ -77,6 +84,7 @@ export class ApsyncTarget implements Target {
     const { partial, path, size } = named(upload);
     const { digest, modifiedMs, expect } = upload;
     if (digest === undefined) throw new Fault("transient", "the file has no digest yet");
+    if (isUntaken(upload)) throw untaken();
     const file = {
       ...{ partial, path, size, digest },
       ...(modifiedMs === undefined ? {} : { modifiedMs }),
@@ -116,8 +124,13 @@ export class ApsyncTarget implements Target {
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     if (notedIn(upload) === undefined) return;
-    await this.#inSlot(upload, signal, ({ id }) => this.client.discard(id, named(upload).partial, signal));
+    await this.#drop(upload, signal);
+    if (isUntaken(upload)) await upload.memo.set(untakenKey, undefined);
     this.#begun.delete(upload.id);
+  }
+
+  async #drop(upload: Upload, signal: AbortSignal): Promise<void> {
+    await this.#inSlot(upload, signal, ({ id }) => this.client.discard(id, named(upload).partial, signal));
   }
 
   /** Does it in the slot of the upload; one that was closed is asked for again, once. */

@@ -5,10 +5,11 @@
  */
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
+import { isUnsynced } from "../../core/errors.js";
 import { ifThere } from "../../core/stat.js";
 import { Answer } from "./answer.js";
 import { factLine, ftpTime, parseFtpTime } from "./listing.js";
-import { corePathOf, fileError, wirePath, type Place } from "./root.js";
+import { corePathOf, fileError, wirePath, type Place, type Root } from "./root.js";
 import type { Login, Session, Verbs } from "./session.js";
 
 export const fileVerbs: Verbs = {
@@ -151,10 +152,22 @@ async function rnto(session: Session, arg: Buffer): Promise<void> {
   await session.reply(250, "Renamed.");
 }
 
-async function renamed({ shared: { arrivals, options } }: Session, { root, name }: Login, from: Place, to: Place): Promise<void> {
+/** What the medium does not take of a partial is sent anew. */
+async function sync(root: Root, place: Place): Promise<void> {
+  try {
+    await root.syncThere(place);
+  } catch (error) {
+    if (isUnsynced(error) && isPartial(place)) await root.unlink(place);
+    throw error;
+  }
+}
+
+async function renamed({ shared }: Session, { root, name }: Login, from: Place, to: Place): Promise<void> {
+  const { arrivals, options } = shared;
   const rename = () => root.rename(from, to, options.overwrite);
   const stats = await root.lstat(from);
   if (stats.isDirectory()) return arrivals.moveDir(root.outer(from), root.outer(to), rename);
+  if (stats.isFile() && !shared.synced.has(stats)) await sync(root, from);
   const was = await ifThere(root.lstat(to));
   await rename();
   arrivals.replaced(root.outer(from), stats);

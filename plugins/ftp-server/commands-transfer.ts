@@ -10,7 +10,7 @@ import type { Socket } from "node:net";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { TLSSocket } from "node:tls";
-import { codeOf } from "../../core/errors.js";
+import { codeOf, isUnsynced } from "../../core/errors.js";
 import { syncData } from "../../core/fs.js";
 import { tlsPieceBytes } from "../../core/net.js";
 import { Answer, answerOf } from "./answer.js";
@@ -155,8 +155,18 @@ async function receive(session: Session, file: Incoming): Promise<void> {
   const { login, place, handle } = file;
   const outer = login.root.outer(place);
   let at = file.start;
+  let synced = file.start;
+  const sync = async (): Promise<void> => {
+    try {
+      await syncData(handle);
+      synced = at;
+    } catch (error) {
+      if (isUnsynced(error)) await handle.truncate((at = synced)).catch(() => login.root.unlink(place));
+      throw error;
+    }
+  };
   const kept = async (): Promise<void> => {
-    await syncData(handle);
+    await sync();
     if (file.made) await login.root.syncNames(place.slice(0, -1));
   };
   // The client's connection comes meanwhile.
@@ -178,7 +188,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
         transfer.bytes += (chunk as Buffer).length;
         unsynced += (chunk as Buffer).length;
         if (unsynced >= syncEveryBytes) {
-          await syncData(handle);
+          await sync();
           unsynced = 0;
         }
         transfer.busy = false;
@@ -192,33 +202,32 @@ async function receive(session: Session, file: Incoming): Promise<void> {
     if (session.ended.aborted) throw new Answer(426, "The connection has ended.");
   } catch (error) {
     const spared = isCut || at > file.start ? undefined : await begun;
-    await (spared?.() ?? keepBroken(session, file, at, kept));
+    await (spared?.() ?? keepBroken(session, file, () => at, kept));
     throw error;
   }
+  session.shared.synced.note(await handle.stat());
   if (isPartial(place)) arrivals.forgotten(outer);
   else if (file.verb === "APPE" && !file.goesOn) await arrivals.appended(outer, login.name, at);
   else await arrivals.arrived(outer, login.name, at);
   await session.reply(226, `${at} bytes are stored.`);
 }
 
-async function keepBroken(session: Session, file: Incoming, at: number, kept: () => Promise<void>): Promise<void> {
+/** `reached` tells how much of it is there: a sync that fails takes away what came since the one before. */
+async function keepBroken(session: Session, file: Incoming, reached: () => number, kept: () => Promise<void>): Promise<void> {
   const { shared } = session;
   const { login, place } = file;
   const outer = login.root.outer(place);
-  try {
-    // Nothing came: then there is nothing to keep but a name that would look like an empty file.
-    if (file.made && at === 0) {
-      await login.root.unlink(place);
-      if (!isPartial(place)) shared.arrivals.forgotten(outer);
-      return;
-    }
-    await kept();
-  } catch (error) {
+  const isNothing = () => file.made && reached() === 0;
+  const said = (error: unknown) => {
     const why = error instanceof Error ? error.message : String(error);
     shared.say("error", `a broken upload could not be synced: ${why}`, { path: corePathOf(outer), user: login.name });
-  }
+  };
+  if (!isNothing()) await kept().catch(said);
+  // Then there is nothing to keep but a name that would look like an empty file.
+  const isGone = isNothing() && (await login.root.unlink(place).then(() => true, said)) === true;
   if (isPartial(place)) return;
-  await shared.arrivals.broken(outer, login.name, at);
+  if (isGone) shared.arrivals.forgotten(outer);
+  else await shared.arrivals.broken(outer, login.name, reached());
 }
 
 /** `onWritten` is called with what each write took, also of those before the one that fails. */

@@ -7,7 +7,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
-import { after, before, test } from "node:test";
+import { after, before, test, type TestContext as TestOf } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import type { FileEntry } from "../../core/plugin.js";
 import { calm, until } from "../../test/conformance/clause.js";
@@ -127,6 +127,60 @@ test("a broken upload keeps what came, and is surely not settled until it goes o
   assert.deepEqual([torn?.settled, torn?.reason], [false, "its upload broke off; its client may go on with it"]);
   assert.match(await ftp.store("APPE broken.bin", bytes(10)), /^226/);
   assert.equal((await server.source.stat("u/broken.bin", calm()))?.settled, true);
+  ftp.close();
+});
+
+/** As Linux says it of pages that a medium did not take: once. */
+async function refuseSync(t: TestOf, method: "sync" | "datasync", place: string): Promise<() => number> {
+  const handle = await fs.open(base, "r");
+  const prototype = Object.getPrototypeOf(handle) as fs.FileHandle;
+  await handle.close();
+  const itself: () => Promise<void> = Reflect.get(prototype, method);
+  let refused = 0;
+  t.mock.method(prototype, method, async function (this: fs.FileHandle) {
+    const [mine, its] = [await this.stat(), await fs.stat(place).catch(() => undefined)];
+    if (refused > 0 || mine.ino !== its?.ino || !mine.isFile()) return itself.call(this);
+    refused += 1;
+    throw Object.assign(new Error("EIO: i/o error"), { code: "EIO", syscall: method === "sync" ? "fsync" : "fdatasync" });
+  });
+  return () => refused;
+}
+
+test("what the medium did not take is not there: another sync would say that all is well, and the client would go on behind it", async (t) => {
+  const ftp = await login();
+  const content = bytes(5000);
+  for (const name of [".unsynced.part", "unsynced.bin"]) {
+    const refused = await refuseSync(t, "datasync", real(name));
+    assert.match(await ftp.store(`STOR ${name}`, content), /^451/);
+    assert.equal(existsSync(real(name)), false, name);
+    t.mock.restoreAll();
+    assert.equal(refused(), 1);
+    assert.match(await ftp.store(`STOR ${name}`, content.subarray(0, 3000)), /^226/);
+    await refuseSync(t, "datasync", real(name));
+    assert.match(await ftp.store(`APPE ${name}`, content.subarray(3000)), /^451/);
+    t.mock.restoreAll();
+    assert.equal(await ftp.ask(`SIZE ${name}`), "213 3000");
+    assert.match(await ftp.store(`APPE ${name}`, content.subarray(3000)), /^226/);
+    assert.ok((await fs.readFile(real(name))).equals(content));
+  }
+  ftp.close();
+});
+
+test("a partial that came before this start, and may be in the system's cache alone, is synced before it gets its name, and goes where it cannot be", async (t) => {
+  const ftp = await login();
+  const place = real(".earlier.part");
+  await fs.writeFile(place, bytes(5000));
+  const refused = await refuseSync(t, "sync", place);
+  assert.match(await ftp.ask("RNFR .earlier.part"), /^350/);
+  assert.match(await ftp.ask("RNTO earlier.bin"), /^451/);
+  assert.deepEqual([existsSync(place), existsSync(real("earlier.bin")), refused()], [false, false, 1]);
+  t.mock.restoreAll();
+  assert.match(await ftp.store("STOR .earlier.part", bytes(5000)), /^226/);
+  // What this one took is synced.
+  const again = await refuseSync(t, "sync", place);
+  assert.match(await ftp.ask("RNFR .earlier.part"), /^350/);
+  assert.match(await ftp.ask("RNTO earlier.bin"), /^250/);
+  assert.equal(again(), 0);
   ftp.close();
 });
 

@@ -24,7 +24,7 @@ import type { FtpServerOptions, User } from "./options.js";
 import { plainAddress, Ports } from "./passive.js";
 import { fileError, Root } from "./root.js";
 import { Session, type Login, type Verbs } from "./session.js";
-import { Writers, type Shared } from "./shared.js";
+import { Synced, Writers, type Shared } from "./shared.js";
 import { UsersFile } from "./users-file.js";
 
 /** Who is taken out of the users' file is logged out within a second. */
@@ -59,6 +59,7 @@ export class FtpServer implements Service, Shared {
   readonly options: FtpServerOptions;
   readonly presence$: BehaviorSubject<Presence>;
   readonly writers = new Writers();
+  readonly synced = new Synced();
   readonly ports: Ports;
   readonly doorkeeper: Doorkeeper;
   readonly arrivals: Inbox;

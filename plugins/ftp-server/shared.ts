@@ -43,6 +43,7 @@ export interface Shared {
   readonly ports: Ports;
   readonly doorkeeper: Doorkeeper;
   readonly writers: Writers;
+  readonly synced: Synced;
   readonly arrivals: Arrivals;
   /** Names of the commands with the words after them, for HELP. */
   readonly verbs: readonly (readonly [string, string | undefined])[];
@@ -60,6 +61,28 @@ export interface Shared {
   say(level: Level, message: string, facts: Readonly<Record<string, unknown>>): void;
   /** A warning of what anybody on the network can bring about, as often as he likes: said the first, tenth, hundredth, … time in an hour, and of so many addresses. */
   complain(message: string, facts: Readonly<Record<string, unknown>>): void;
+}
+
+/** More are synced once more before they get a name. */
+const mostSynced = 1000;
+
+/** Files that are on the medium as they are. What was sent before this start is none: a kill may have left it in the system's cache alone. */
+export class Synced {
+  readonly #known = new Set<string>();
+
+  note(stats: Stats): void {
+    this.#known.add(shownBy(stats));
+    for (const oldest of this.#known) if (this.#known.size > mostSynced) this.#known.delete(oldest);
+  }
+
+  has(stats: Stats): boolean {
+    return this.#known.has(shownBy(stats));
+  }
+}
+
+/** Times may be set in between. */
+function shownBy({ dev, ino, size }: Stats): string {
+  return `${dev} ${ino} ${size}`;
 }
 
 interface Writer {

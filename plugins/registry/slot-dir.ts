@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { constants, promises as fs, type BigIntStats } from "node:fs";
 import { join } from "node:path";
-import { codeOf } from "../../core/errors.js";
+import { codeOf, isUnsynced } from "../../core/errors.js";
 import { makeDirDurable, makeDirs, piecesOf, renameNew, syncDir, syncFound, syncName } from "../../core/fs.js";
 import { isSafePath, nameFromBytes } from "../../core/names.js";
 import { openFlags } from "../../core/stat.js";
@@ -99,7 +99,7 @@ export class SlotDir {
         try {
           const { size } = await handle.stat();
           if (this.#synced.get(join(dir, name)) === size) continue;
-          await handle.datasync();
+          await handle.datasync().catch((error: unknown) => this.#unsynced(at, error));
           this.#synced.set(join(dir, name), size);
         } finally {
           await handle.close();
@@ -186,7 +186,7 @@ export class SlotDir {
       if (!isPlain(now) || now.ino !== read.ino || now.size !== read.size || now.mtimeNs !== read.mtimeNs) return "changed";
       if (modifiedMs !== undefined) await handle.utimes(new Date(), new Date(modifiedMs));
       await handle.chmod(0o640);
-      await handle.sync();
+      await handle.sync().catch((error: unknown) => this.#unsynced(partial, error));
     } finally {
       await handle.close();
     }
@@ -211,6 +211,12 @@ export class SlotDir {
     await syncName(name);
     await this.#syncDirs(dir);
     return "published";
+  }
+
+  /** What the medium did not take is sent anew. */
+  async #unsynced(partial: Buffer, error: unknown): Promise<never> {
+    if (isUnsynced(error)) await this.remove(partial);
+    throw error;
   }
 
   /** What has its name by a commit that was killed before it took the partial away has it alone. */

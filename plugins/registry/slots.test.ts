@@ -5,6 +5,7 @@ import {
   existsSync,
   linkSync,
   mkdirSync,
+  promises,
   readdirSync,
   readFileSync,
   renameSync,
@@ -70,6 +71,30 @@ test("a slot: files arrive, are proved, and get their names; twice is the same; 
   assert.equal(readFileSync(join(dir, one.path), "utf8"), "hello, world");
   await it.client.discard(slot.id, partial(2), signal);
   assert.deepEqual(readdirSync(join(dir, ".incoming")), []);
+});
+
+test("what the medium did not take is sent anew: asked once more, the system would say that all is well", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "plane");
+  const slot = await it.client.slot({}, signal);
+  const one = file(1, "a.bin", "abc");
+  arrive(it, one.partial, "abc");
+  const handle = await promises.open(".", "r");
+  const prototype = Object.getPrototypeOf(handle) as promises.FileHandle;
+  await handle.close();
+  const sync = Reflect.get(prototype, "sync");
+  let refused = 0;
+  t.mock.method(prototype, "sync", async function (this: promises.FileHandle) {
+    if (refused > 0 || (await this.stat()).size !== 3) return sync.call(this);
+    refused += 1;
+    throw Object.assign(new Error("EIO: i/o error"), { code: "EIO", syscall: "fsync" });
+  });
+  await assert.rejects(it.client.commit(slot.id, [one], signal));
+  assert.equal(refused, 1);
+  assert.deepEqual(await it.client.announce(slot.id, one, signal), {});
+  assert.equal((await it.client.commit(slot.id, [one], signal)).files[0]?.state, "absent");
+  arrive(it, one.partial, "abc");
+  assert.equal((await it.client.commit(slot.id, [one], signal)).files[0]?.state, "published");
 });
 
 test("a power cut between the name and its record: the same commit says published", async (t) => {

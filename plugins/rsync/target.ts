@@ -14,7 +14,7 @@ import { mostBytesTogether, mostTogether } from "./rsync.js";
 
 const here = Buffer.from(".");
 /** In an upload's memo: the server's medium did not take all of it. The system may have dropped those pages, and says of another sync that all is well: it is begun anew. */
-const untakenKey = "untaken";
+export const untakenKey = "untaken";
 
 export class RsyncTarget implements Target {
   readonly #options: RsyncOptions;
@@ -184,10 +184,11 @@ export class RsyncTarget implements Target {
   }
 }
 
-const isUntaken = ({ memo }: Upload): boolean => memo.get(untakenKey) === true;
-const untaken = (): Fault => new Fault("conflict", "the server could not sync what it has of the file");
+export const isUntaken = ({ memo }: Upload): boolean => memo.get(untakenKey) === true;
+export const untaken = (): Fault => new Fault("conflict", "the server could not sync what it has of the file");
 
-async function noteUntaken({ memo }: Upload, error: unknown): Promise<never> {
+/** Notes it of an upload whose transfer ended so. */
+export async function noteUntaken({ memo }: Upload, error: unknown): Promise<never> {
   if (isFault(error) && isUnsynced(error)) await memo.set(untakenKey, true);
   throw error;
 }
