@@ -11,6 +11,8 @@ export class Bodies {
   #rest: Rest | undefined;
   #at: number;
   readonly #from: number;
+  /** Reading them ended with a fault, or too early. */
+  failed = false;
 
   constructor(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void) {
     this.#upload = upload;
@@ -45,9 +47,15 @@ export class Bodies {
 
   async #take(most: number): Promise<Chunk> {
     while (this.#rest === undefined || this.#rest.empty) {
-      const chunk = await this.#reading.next();
-      // A request that promised more would wait for it for ever.
-      if (chunk === undefined) throw new Fault("transient", `the bytes ended at ${this.#at} of ${this.#upload.size}`);
+      const chunk = await this.#reading.next().catch((error: unknown) => {
+        this.failed = true;
+        throw error;
+      });
+      if (chunk === undefined) {
+        this.failed = true;
+        // A request that promised more would wait for it for ever.
+        throw new Fault("transient", `the bytes ended at ${this.#at} of ${this.#upload.size}`);
+      }
       this.#rest = new Rest(chunk);
     }
     const part = this.#rest.take(most);

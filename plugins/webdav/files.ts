@@ -2,7 +2,7 @@
  * Uploads to a partial beside the final name, which is then moved: continued by a PUT with Content-Range where the server is known to take it, else sent
  * whole. Whatever is answered, the size is asked afterwards.
  */
-import { Fault, isFault } from "../../core/errors.js";
+import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Occupant, Part, Receipt, Upload } from "../../core/plugin.js";
 import { isUnanswered, statusOf } from "./answers.js";
@@ -20,6 +20,8 @@ const asksFrom = 2 ** 20;
 const partStillMs = 200;
 const brokenStillMs = 1000;
 const lookMs = 100;
+/** So much of a partial's end is read back where nobody knows how its last write ended. */
+const comparedBytes = 65_536;
 
 /** Nothing of it was kept: a write that broke off is still at work there. */
 class Locked extends Fault {}
@@ -31,6 +33,8 @@ export class Files {
   readonly #options: WebdavOptions;
   /** Uploads whose last write broke off. */
   readonly #broken = new Set<string>();
+  /** Uploads whose last write came to its end, or was ended by us or by a word of the server, and those that were looked at since: what is there of them is theirs. */
+  readonly #known = new Set<string>();
   /** Directories of partials that a server which keeps only whole files refused to write. */
   readonly #refusing = new Set<string>();
   /** Uploads whose partial was proved as it is, before `commit`. */
@@ -48,7 +52,8 @@ export class Files {
     const { clock } = this.#server;
     const look = () => this.#server.look(this.#server.at(upload.partialPath), signal, what);
     let size = (await look())?.size;
-    if (size === undefined || size >= upload.size) return size ?? 0;
+    if (size === undefined || size > upload.size) return size ?? 0;
+    if (size === upload.size) return this.#ways.way === "ranges" && size > smallBytes ? this.#held(upload, size, what, signal) : size;
     // A server that keeps half of a PUT that broke off does not continue it.
     if (this.#ways.way !== "ranges" && (size === 0 || !(await this.#ways.ranges(upload, signal)))) return 0;
     // What was on its way when a write broke off may still be coming in.
@@ -56,11 +61,30 @@ export class Files {
     for (let sinceMs = clock.monotonicMs(); clock.monotonicMs() - sinceMs < stillMs;) {
       await clock.sleep(lookMs, signal);
       const now = (await look())?.size ?? 0;
-      if (now === upload.size) return now;
       if (now !== size) sinceMs = clock.monotonicMs();
       size = now;
     }
+    return size === 0 ? 0 : this.#held(upload, size, what, signal);
+  }
+
+  /** So much as is there, or 0 where its end is not that of the file: a server that lost its power may have lost of what it had taken, and keep its size. */
+  async #held(upload: Upload, size: number, what: string, signal: AbortSignal): Promise<number> {
+    if (!this.#known.has(upload.id) && !(await this.#isOurs(upload, size, what, signal))) return 0;
+    this.#known.add(upload.id);
     return size;
+  }
+
+  async #isOurs(upload: Upload, size: number, what: string, signal: AbortSignal): Promise<boolean> {
+    const from = Math.max(0, size - comparedBytes);
+    const theirs = await this.#server.part(this.#server.at(upload.partialPath), from, size, what, signal);
+    if (theirs === undefined) return true;
+    try {
+      return (await bytesOf(upload, from, theirs.length, signal)).equals(theirs);
+    } catch (error) {
+      // What is whole there may be the last copy.
+      if (size === upload.size && isFault(error, "missing", "changed")) return true;
+      throw error;
+    }
   }
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
@@ -74,6 +98,7 @@ export class Files {
       if (offset === upload.size) return;
     }
     this.#broken.delete(upload.id);
+    this.#known.delete(upload.id);
     this.#proved.delete(upload.id);
     await this.#ways.tidy(signal);
     await server.ensureDirOf(upload.partialPath, signal);
@@ -92,6 +117,8 @@ export class Files {
         break;
       } catch (error) {
         if (ranges) this.#broken.add(upload.id);
+        if (bodies?.failed === true || isOwnStop(signal) || (statusOf(error) !== undefined && !isUnanswered(error)))
+          this.#known.add(upload.id);
         if (asks && statusOf(error) !== undefined) this.#refusing.add(dir);
         // Much of it would go out in vain each time.
         if (!(error instanceof Locked) || waitMs === undefined || (bodies?.given ?? 0) > asksFrom) throw error;
@@ -102,6 +129,7 @@ export class Files {
     }
     this.#refusing.delete(dir);
     if (ranges) await this.#expectContinued(upload, offset, await server.look(at, signal, what), signal);
+    this.#known.add(upload.id);
   }
 
   async #put(upload: Upload, what: string, signal: AbortSignal, body: ReturnType<Bodies["next"]> | "", from?: number): Promise<void> {
@@ -168,6 +196,7 @@ export class Files {
     if (there === undefined) throw new Fault("missing", `${what}: it is not there`);
     if (there.collection || there.size !== from.length) throw new Fault("changed", `${what}: it has ${there.size} bytes`);
     this.#broken.delete(upload.id);
+    this.#known.delete(upload.id);
     this.#proved.delete(upload.id);
     await server.ensureDirOf(upload.partialPath, signal);
     const headers = { Destination: server.destination(partial), Overwrite: "T", Depth: "0" };
@@ -177,7 +206,10 @@ export class Files {
       throw [403, 405, 501].includes(said.status) ? new Fault("rejected", fault.message, { cause: fault }) : fault;
     }
     const copied = await server.look(partial, signal, what);
-    if (copied?.size === from.length) return;
+    if (copied?.size === from.length) {
+      this.#known.add(upload.id);
+      return;
+    }
     throw new Fault("rejected", `${what}: the server says that it is done, and the partial has ${copied?.size ?? 0} bytes`);
   }
 
@@ -211,6 +243,7 @@ export class Files {
       return this.#isMoved(upload, error, signal);
     });
     if (occupant !== undefined) return this.#unlessOurs(upload, occupant, signal);
+    this.#known.delete(upload.id);
     this.#proved.delete(upload.id);
     return publisher.receipt(upload, proved);
   }
@@ -238,8 +271,33 @@ export class Files {
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     const what = `cannot discard ${upload.partialPath}`;
     this.#broken.delete(upload.id);
+    this.#known.delete(upload.id);
     this.#proved.delete(upload.id);
     await this.#server.delete(this.#server.at(upload.partialPath), what, signal);
     await this.#ways.tidy(signal);
+  }
+}
+
+/** A stop that says nothing of the server: that of a device which is away has the Fault of that. */
+function isOwnStop(signal: AbortSignal): boolean {
+  return signal.aborted && abortedFault(signal).kind === "aborted";
+}
+
+/** The file's own, fewer where it ends before. */
+async function bytesOf(upload: Upload, from: number, length: number, signal: AbortSignal): Promise<Buffer> {
+  const reading = upload.chunks(from, signal);
+  const parts: Buffer[] = [];
+  try {
+    for (let left = length; left > 0;) {
+      const chunk = await reading.next();
+      if (chunk === undefined) break;
+      // What is lent is used again.
+      parts.push(Buffer.from(chunk.bytes.subarray(0, left)));
+      left -= chunk.bytes.length;
+      chunk.release();
+    }
+    return Buffer.concat(parts);
+  } finally {
+    reading.close();
   }
 }

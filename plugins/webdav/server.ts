@@ -344,6 +344,22 @@ export class DavServer {
     });
   }
 
+  /** Some bytes of a file; undefined where the server gives no part, or another. */
+  async part(at: string, from: number, end: number, what: string, signal: AbortSignal): Promise<Buffer | undefined> {
+    const headers = { "Accept-Encoding": "identity", Range: `bytes=${from}-${end - 1}` };
+    const answer = await this.ask({ method: "GET", at, what, headers }, signal);
+    if (answer.status !== 206 || !String(answer.headers["content-range"]).startsWith(`bytes ${from}-${end - 1}/`)) {
+      answer.stream.destroy();
+      return undefined;
+    }
+    const parts: Buffer[] = [];
+    await this.reading(what, signal, async () => {
+      for await (const chunk of answer.stream) parts.push(chunk as Buffer);
+    });
+    const bytes = Buffer.concat(parts);
+    return bytes.length === end - from ? bytes : undefined;
+  }
+
   async delete(at: string, what: string, signal: AbortSignal): Promise<void> {
     const question = { method: "DELETE", at, what };
     for (const waitMs of lockedMs) {

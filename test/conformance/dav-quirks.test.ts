@@ -12,7 +12,7 @@ import { calm, expectFault, until } from "./clause.js";
 import { davDevice } from "./dav-harness.js";
 import { listed, plain, scene, source, target } from "./dav-scene.js";
 import { short, stuck } from "./readers.js";
-import { send } from "./target-under-test.js";
+import { isReceipt, send } from "./target-under-test.js";
 import { bytes, memo, upload } from "./upload.js";
 
 const puts = (double: DavDouble) => double.asked.filter((it) => it.startsWith("PUT") && !it.endsWith(".try.part"));
@@ -513,3 +513,55 @@ test("Yandex digests longer than anybody waits: after a restart the whole is fou
   await target(again).commit(upload("log.ulg", content, { id: it.id }), calm());
   assert.equal(puts(double).filter((one) => one.includes("log.ulg")).length, 1);
 });
+
+for (const how of ["the connection breaks", "the program starts anew", "the connection breaks behind the last byte"] as const)
+  test(`a server that lost its power may have lost of what it had, and keep its size: the end of what is there is looked at before it is continued (${how})`, async (t) => {
+    const memory = memo();
+    const { double, device } = await scene(t, (dir) => new Continuing(dir), { timeout: "2s" }, memory);
+    const content = bytes(6_000_000);
+    const broken = upload("a.bin", content, how === "the program starts anew" ? { read: short(content, 2_000_000) } : {});
+    const breaks = { on: how !== "the program starts anew" };
+    const partial = join(double.dir, broken.partialPath);
+    const whole = how === "the connection breaks behind the last byte";
+    double.instead = ({ method, request, response }) => {
+      if (!breaks.on || method !== "PUT" || request.headers["content-range"] === undefined || (request.url ?? "").includes(".try."))
+        return false;
+      breaks.on = false;
+      void (async () => {
+        let came = 0;
+        if (request.headers.expect === "100-continue") response.writeContinue();
+        const file = await fs.open(partial, "r+");
+        try {
+          for await (const chunk of request as AsyncIterable<Buffer>) {
+            came += (await file.write(chunk)).bytesWritten;
+            if (!whole && came >= 4_000_000) request.socket.destroy();
+          }
+        } finally {
+          await file.close();
+          request.socket.destroy();
+        }
+      })().catch(() => undefined);
+      return true;
+    };
+    await expectFault(
+      target(device).write(broken, 0, calm(), () => undefined),
+      ["transient", "offline"],
+    );
+    const again = how === "the program starts anew" ? davDevice(double.url, {}, { memory }) : device;
+    t.after(() => again.close());
+    const it = upload("a.bin", content, { id: broken.id });
+    let size = -1;
+    await until("all that was on its way to come", async () => {
+      const before = size;
+      size = (await fs.stat(partial)).size;
+      return size > 2_000_000 && size === before;
+    });
+    const lost = size - 1_000_000;
+    const opened = await fs.open(partial, "r+");
+    await opened.write(Buffer.alloc(size - lost), 0, size - lost, lost);
+    await opened.close();
+    const held = await target(again).offset(it, calm());
+    if (held < it.size) await target(again).write(it, held, calm(), () => undefined);
+    assert.ok(isReceipt(await target(again).commit(it, calm())));
+    assert.ok((await fs.readFile(join(double.dir, "a.bin"))).equals(content), `a receipt for another content: it went on at ${held}`);
+  });
