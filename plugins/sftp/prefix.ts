@@ -34,13 +34,23 @@ export async function provenPrefix(
 
 /** Whether samples of the first `size` bytes are those of the file, the first and the last of them among these. */
 export async function sampled(session: Session, handle: Buffer, upload: Upload, size: number, signal: AbortSignal): Promise<boolean> {
-  const last = Math.max(0, size - sampleBytes);
-  const places = new Set(Array.from({ length: samples }, (_, i) => Math.floor((last * i) / (samples - 1))));
-  for (const at of places) {
-    const end = Math.min(size, at + sampleBytes);
+  for (const [at, end] of placesIn(size)) {
     if ((await sameBytes(session, handle, upload, at, end, signal)) < end - at) return false;
   }
   return true;
+}
+
+/** Whether samples of the first `size` bytes hold nothing, as where a server begins a file anew that is continued. */
+export async function isBlank(session: Session, handle: Buffer, size: number, what: string): Promise<boolean> {
+  for (const [at, end] of placesIn(size))
+    for await (const bytes of readAll(session, handle, at, end, what)) if (bytes.some((it) => it !== 0)) return false;
+  return true;
+}
+
+function placesIn(size: number): (readonly [at: number, end: number])[] {
+  const last = Math.max(0, size - sampleBytes);
+  const places = new Set(Array.from({ length: samples }, (_, i) => Math.floor((last * i) / (samples - 1))));
+  return [...places].map((at) => [at, Math.min(size, at + sampleBytes)]);
 }
 
 /** How many bytes from `from` are the same there and here. */

@@ -27,7 +27,7 @@ import type { Login } from "./login.js";
 import type { SftpOptions } from "./options.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Pool } from "./pool.js";
-import { provenPrefix, sampled } from "./prefix.js";
+import { isBlank, provenPrefix, sampled } from "./prefix.js";
 import { Open, type Attributes, type Session } from "./session.js";
 import { isOfMedium } from "./syncs.js";
 import { readDigest, writeAll } from "./transfer.js";
@@ -49,7 +49,7 @@ interface Written {
 export const sureKey = "sure";
 /** In an upload's memo: so many were acknowledged in order while it was written; by now perhaps more. */
 const leastKey = "least";
-/** In an upload's memo: it was continued, so the server may have lost what was before. */
+/** In an upload's memo: where it was continued first, so the server may have lost what was before. An earlier program noted `true`. */
 const resumedKey = "resumed";
 /** In an upload's memo: the server's medium did not take all of it. The system may have dropped those pages, and says of another sync that all is well: it is begun anew. */
 const untakenKey = "untaken";
@@ -238,7 +238,7 @@ export class SftpTarget implements Target {
     const known = this.#sure.get(upload.id);
     if (held !== offset && !(held > offset && known === offset))
       throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
-    if (offset < upload.size && upload.memo.get(resumedKey) !== true) await upload.memo.set(resumedKey, true);
+    if (offset < upload.size && upload.memo.get(resumedKey) === undefined) await upload.memo.set(resumedKey, offset);
     const handle = await orAborted(session.open(partial, Open.write), signal);
     // What lies behind was not acknowledged in order. A server that cannot cut it off gets it written over.
     if (held > offset) await session.truncate(handle, offset).catch(() => undefined);
@@ -446,11 +446,21 @@ export class SftpTarget implements Target {
     throw new Fault("mismatch", `the server holds ${found.digest}, not ${upload.digest}`);
   }
 
-  /** Of a file that was continued: whether its beginning is still what it was. Throws "conflict", and is wiser next time. */
+  /**
+   * Of a file that was continued: whether its beginning is still what it was. Throws "conflict"; where nothing is left of it (`rclone serve sftp` has zeros there) it is wiser next time. What lost some of it
+   * did so once, with its power.
+   */
   async #expectKept(session: Session, upload: Upload, partial: Buffer, signal: AbortSignal): Promise<void> {
-    if (upload.memo.get(resumedKey) !== true) return;
-    if (await opened(session, partial, Open.read, (handle) => sampled(session, handle, upload, upload.size, signal))) return;
-    await this.#wholeOnly("loses the beginning of a file that is continued");
+    const resumed = upload.memo.get(resumedKey);
+    if (resumed === undefined) return;
+    const begun = numberOf(resumed);
+    const [kept, blank] = await opened(session, partial, Open.read, async (handle) => {
+      if (await sampled(session, handle, upload, upload.size, signal)) return [true, false];
+      return [false, begun !== undefined && (await isBlank(session, handle, begun, upload.partialPath))];
+    });
+    if (kept) return;
+    if (blank) await this.#wholeOnly("loses the beginning of a file that is continued");
+    throw new Fault("conflict", "what the server has of the file is not all that was sent");
   }
 
   /** Throws "conflict": the partial is begun anew. */

@@ -13,6 +13,7 @@ import { goesOnAt } from "../../core/go-on.js";
 import { fingerprintOf } from "../../core/net.js";
 import type { Device, Target } from "../../core/plugin.js";
 import { calm, expectFault } from "./clause.js";
+import { cut } from "./readers.js";
 import { sftpDevice } from "./sftp-harness.js";
 import { isReceipt, send } from "./target-under-test.js";
 import { bytes, context, upload } from "./upload.js";
@@ -213,3 +214,21 @@ for (const restarted of [false, true])
       assert.ok((await fs.readFile(join(it.dir, "a.bin"))).equals(content), "a receipt for another content");
     },
   );
+
+test(
+  "a partial that the server damaged once (its power went) costs the files after it no resume: this server continues what it has",
+  { skip },
+  async (t) => {
+    const it = await under(t, { verify: "auto" });
+    const content = bytes(6_000_000);
+    const file = upload("a.bin", content, { read: cut(content, 3_000_000) });
+    await expectFault(it.target.write(file, 0, calm(), nothing), "changed");
+    const partial = await fs.open(join(it.dir, file.partialPath), "r+");
+    await partial.write(Buffer.alloc(100_000), 0, 100_000, 0);
+    await partial.close();
+    const rest = { ...upload("a.bin", content, { id: file.id }), memo: file.memo };
+    await it.target.write(rest, await goesOnAt(it.target, rest, calm()), calm(), nothing);
+    await expectFault(it.target.commit(rest, calm()), ["conflict", "mismatch"]);
+    assert.equal(it.target.features.resume, true, "every file is sent whole from now on");
+  },
+);
