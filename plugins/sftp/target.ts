@@ -67,8 +67,8 @@ export class SftpTarget implements Target {
   readonly #pool: Pool;
   readonly #memory: Memo;
   readonly #clock: Clock;
-  /** Of uploads that this process wrote or proved: bytes that are surely there. */
-  readonly #sure = new Map<string, number>();
+  /** Of uploads that this process wrote or proved: bytes that are surely there, while the connection is that it was told by. */
+  readonly #sure = new Map<string, { readonly bytes: number; readonly session: Session }>();
   /** Uploads whose bytes are on the server's medium, as far as it says so. */
   readonly #synced = new Set<string>();
   /** Uploads that get their name in one request, when nothing comes between. */
@@ -111,19 +111,30 @@ export class SftpTarget implements Target {
       const partial = partialOf(session, upload);
       const size = (await session.lstat(partial))?.size ?? 0;
       if (upload.memo.get(untakenKey) === true) return 0;
-      if (size >= upload.size) return size;
-      if (size === 0 || !this.features.resume) return 0;
-      const sure = this.#sure.get(upload.id) ?? numberOf(upload.memo.get(sureKey));
-      if (sure !== undefined && sure <= size) {
-        this.#sure.set(upload.id, sure);
-        return sure;
-      }
-      const noted = numberOf(upload.memo.get(leastKey)) ?? 0;
-      const least = noted <= size ? noted : 0;
-      const proven = await opened(session, partial, Open.read, (handle) => provenPrefix(session, handle, upload, size, least, signal));
-      this.#sure.set(upload.id, proven);
-      return proven;
+      if (size === 0 || size > upload.size) return size;
+      const whole = size === upload.size;
+      const noted = numberOf(upload.memo.get(leastKey));
+      // Nothing was noted of one whose write came to its end soon.
+      if (whole && (noted === undefined || this.#synced.has(upload.id))) return size;
+      if (!whole && !this.features.resume) return 0;
+      const known = this.#sure.get(upload.id);
+      const sure = (known?.session.closed === false ? known.bytes : undefined) ?? numberOf(upload.memo.get(sureKey));
+      if (sure !== undefined && sure <= size) return this.#isSure(upload, session, sure);
+      const least = noted !== undefined && noted <= size ? noted : 0;
+      const proving = opened(session, partial, Open.read, (handle) => provenPrefix(session, handle, upload, size, least, signal));
+      const proven = await proving.catch((error: unknown) => {
+        // What is whole there may be the last copy.
+        if (whole && isFault(error, "missing", "changed")) return size;
+        throw error;
+      });
+      if (proven < size && !this.features.resume) return 0;
+      return this.#isSure(upload, session, proven);
     });
+  }
+
+  #isSure(upload: Upload, session: Session, bytes: number): number {
+    this.#sure.set(upload.id, { bytes, session });
+    return bytes;
   }
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
@@ -159,7 +170,7 @@ export class SftpTarget implements Target {
     try {
       await orStopped(writing, signal).finally(() => noting);
       if (progress.sure < upload.size) throw new Fault("transient", `the bytes ended at ${progress.sure} of ${upload.size}`);
-      this.#sure.set(upload.id, progress.sure);
+      this.#isSure(upload, session, progress.sure);
       this.#synced.add(upload.id);
     } catch (error) {
       await this.#noteBroken(session, upload, progress.sure, signal);
@@ -180,7 +191,7 @@ export class SftpTarget implements Target {
   async #noteBroken(session: Session, upload: Upload, sure: number, signal: AbortSignal): Promise<void> {
     const lost = session.closed && !signal.aborted;
     if (lost) this.#sure.delete(upload.id);
-    else this.#sure.set(upload.id, sure);
+    else this.#isSure(upload, session, sure);
     if (sure > 0 && upload.memo.get(untakenKey) !== true) await upload.memo.set(lost ? leastKey : sureKey, sure);
   }
 
@@ -235,7 +246,7 @@ export class SftpTarget implements Target {
     }
     expectTaken(upload);
     const held = (await orAborted(session.lstat(partial), signal))?.size ?? 0;
-    const known = this.#sure.get(upload.id);
+    const known = this.#sure.get(upload.id)?.bytes;
     if (held !== offset && !(held > offset && known === offset))
       throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
     if (offset < upload.size && upload.memo.get(resumedKey) === undefined) await upload.memo.set(resumedKey, offset);
@@ -286,7 +297,7 @@ export class SftpTarget implements Target {
             const held = (await session.fstat(handle)).size ?? 0;
             if (held !== at + done)
               throw new Fault("rejected", `the server says that it copied, and the partial has ${held} bytes, not ${at + done}`);
-            this.#sure.set(upload.id, held);
+            this.#isSure(upload, session, held);
           }
         } catch (error) {
           throw await orFull(session, partial, error);

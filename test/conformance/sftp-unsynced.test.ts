@@ -35,6 +35,8 @@ interface Under {
   came: number;
   /** Once so much came its SFTP server is killed. */
   dies: number;
+  /** So it is when it is asked for a sync. */
+  diesAtSync: boolean;
   /** It answers nothing to the wish for SFTP. */
   mute: boolean;
   /** So long a shell takes to begin. */
@@ -81,11 +83,15 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
         const packet = held.subarray(0, 4 + held.readUInt32BE());
         held = held.subarray(packet.length);
         if (packet[4] === write) it.came += packet.length;
-        if (it.came >= it.dies) {
+        const syncs = packet.subarray(13, 13 + fsync.length).toString() === fsync;
+        if (it.came >= it.dies || (it.diesAtSync && syncs)) {
           it.dies = Infinity;
-          child.kill("SIGKILL");
+          it.diesAtSync = false;
+          // What came before a sync is written first.
+          setTimeout(() => child.kill("SIGKILL"), syncs ? 500 : 0);
+          if (syncs) continue;
         }
-        if (it.failing > 0 && packet.subarray(13, 13 + fsync.length).toString() === fsync) {
+        if (it.failing > 0 && syncs) {
           it.failing -= 1;
           const answer = Buffer.alloc(21);
           [17, 0, 0, failure].forEach((value, i) => answer.writeUInt32BE(value, [0, 5, 5, 9][i]));
@@ -115,7 +121,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
     await new Promise<void>((resolve) => server.close(() => resolve()));
     await fs.rm(dir, { recursive: true });
   });
-  const it: Under = { dir, target: again(), again, failing: 0, came: 0, dies: Infinity, mute: false, shellMs: 0 };
+  const it: Under = { dir, target: again(), again, failing: 0, came: 0, dies: Infinity, diesAtSync: false, mute: false, shellMs: 0 };
   return it;
 }
 
@@ -232,3 +238,48 @@ test(
     assert.equal(it.target.features.resume, true, "every file is sent whole from now on");
   },
 );
+
+for (const restarted of [false, true])
+  test(
+    `a server that lost its power while it synced what was whole may have lost of it: that is looked at before it gets its name${restarted ? " (after a kill)" : ""}`,
+    { skip },
+    async (t) => {
+      const it = await under(t, { verify: "size" });
+      const content = bytes(4_000_000);
+      const file = upload("a.bin", content);
+      it.diesAtSync = true;
+      await expectFault(it.target.write(file, 0, calm(), nothing), "transient");
+      const partial = join(it.dir, file.partialPath);
+      assert.equal((await fs.stat(partial)).size, content.length);
+      const opened = await fs.open(partial, "r+");
+      await opened.write(Buffer.alloc(1_000_000), 0, 1_000_000, 3_000_000);
+      await opened.close();
+      const target = restarted ? it.again() : it.target;
+      const offset = await goesOnAt(target, file, calm());
+      if (offset < file.size) await target.write(file, offset, calm(), nothing);
+      assert.ok(isReceipt(await target.commit(file, calm())));
+      assert.ok((await fs.readFile(join(it.dir, "a.bin"))).equals(content), "a receipt for another content");
+    },
+  );
+
+test("what was looked at, and is to be continued when the connection breaks once more, is looked at once more", { skip }, async (t) => {
+  const it = await under(t, { verify: "size" });
+  const content = bytes(12_000_000);
+  const file = upload("a.bin", content);
+  it.dies = 8_000_000;
+  await expectFault(it.target.write(file, 0, calm(), nothing), "transient");
+  const held = await goesOnAt(it.target, file, calm());
+  assert.ok(held > 5_000_000);
+  // With the next request.
+  it.dies = it.came;
+  await expectFault(it.target.write(file, held, calm(), nothing), ["transient", "offline"]);
+  const partial = join(it.dir, file.partialPath);
+  const { size } = await fs.stat(partial);
+  const opened = await fs.open(partial, "r+");
+  await opened.write(Buffer.alloc(1_000_000), 0, 1_000_000, size - 1_000_000);
+  await opened.close();
+  const offset = await goesOnAt(it.target, file, calm());
+  await it.target.write(file, offset, calm(), nothing);
+  assert.ok(isReceipt(await it.target.commit(file, calm())));
+  assert.ok((await fs.readFile(join(it.dir, "a.bin"))).equals(content), `a receipt for another content: it went on at ${offset}`);
+});
