@@ -50,8 +50,12 @@ interface Said {
 /** Said of a directory whose default modes cannot be read; it changes nothing. */
 const remark = /^.*falling back on umask$/gm;
 
+/** rsync's words for a file system that syncs no files; the second of musl. Those of a medium that fails are others. */
+const unsyncing = /fsync failed on .*: (Invalid argument|(Operation )?[Nn]ot supported|Function not implemented)/;
+
 /** In the words of either program, the first that fits. */
 const sayings: readonly Said[] = [
+  { words: unsyncing, kind: "transient", means: "the file system there syncs no files: it is not asked to any more" },
   { words: /env: .{0,3}(rsync|ssh|ssh-keyscan).{0,3}: No such file/, kind: "config", means: `a program is not installed ${installHere}` },
   {
     words: /rrsync: (command not found|not found|No such file|cannot execute|\S+: bad interpreter)|env: .{0,3}python3?.{0,3}: No such file/,
@@ -156,7 +160,14 @@ export function isOfOneFile({ kind, cause }: Fault): boolean {
 
 /** Whether the medium there did not take what was written. */
 export function isUnsynced({ cause }: Fault): boolean {
-  return cause instanceof Ending && (cause.unsynced || /fsync failed on /.test(cause.err));
+  return (
+    cause instanceof Ending && (cause.unsynced || cause.err.split("\n").some((it) => /fsync failed on /.test(it) && !unsyncing.test(it)))
+  );
+}
+
+/** Whether rsync says that the file system there syncs no files. */
+export function syncsNone(err: string): boolean {
+  return unsyncing.test(err);
 }
 
 /** The Fault for what the `sync` there said of a file. */

@@ -12,7 +12,7 @@ import { abortedFault, Fault, isFault, orAborted, throwIfAborted } from "../../c
 import type { Upload } from "../../core/plugin.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Children, Ended } from "./children.js";
-import { faultsByFile, isOfOneFile, rsyncFault } from "./faults.js";
+import { faultsByFile, isOfOneFile, rsyncFault, syncsNone } from "./faults.js";
 import { Gathered } from "./gathered.js";
 import type { RsyncOptions } from "./options.js";
 import { progressOf } from "./progress.js";
@@ -250,6 +250,8 @@ export class Rsync {
         more,
       );
     }
+    // Not at once without it: what is whole there by now would not be compared.
+    if (syncsNone(ended.err)) this.#newer.delete("--fsync");
     throw rsyncFault(what, ended);
   }
 

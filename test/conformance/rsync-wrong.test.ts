@@ -495,3 +495,39 @@ test("what is found whole, and cannot be synced there before it gets its name, i
   assert.ok(isReceipt(await later.commit(it, calm())));
   assert.deepEqual(await fs.readdir(dir), ["a.bin"]);
 });
+
+for (const words of ["Invalid argument (22)", "Operation not supported (95)", "Function not implemented (38)"])
+  test(
+    `a file system there that syncs no files (${words}) gets them: nothing is sent a second time, and it is not asked again`,
+    { skip },
+    async (t) => {
+      const without = await startRsync(
+        (dir) => dir,
+        (_dir, base) => `command="${base}/run" `,
+      );
+      t.after(() => without.stop());
+      const { port, options, dir, seen } = without;
+      const script = [
+        "#!/bin/sh",
+        'sh -c "$SSH_ORIGINAL_COMMAND"; s=$?',
+        `case $SSH_ORIGINAL_COMMAND in "rsync --server"*--fsync*)`,
+        `echo "rsync: [receiver] fsync failed on \\"${dir}/.a.bin\\": ${words}" >&2; s=11;; esac`,
+        "exit $s",
+      ];
+      await fs.writeFile(join(dir, "../run"), `${script.join("\n")}\n`, { mode: 0o755 });
+      await fs.chmod(join(dir, ".."), 0o777);
+      const local = await scratch(t);
+      const target = opened(t, port, { root: seen, ...options }, join(local, "state")).target ?? assert.fail();
+      for (const [i, name] of ["a.bin", "b.bin"].entries()) {
+        const content = bytes(300_000, i + 1);
+        const localPath = join(local, name);
+        await fs.writeFile(localPath, content);
+        const it = { ...upload(name, content), localPath };
+        const write = target.write(it, 0, calm(), () => undefined);
+        if (i === 0) await expectFault(write, "transient");
+        else await write;
+        assert.equal(await target.offset(it, calm()), content.length);
+        assert.ok(isReceipt(await target.commit(it, calm())));
+      }
+    },
+  );
