@@ -231,6 +231,8 @@ export class SftpTarget implements Target {
     try {
       await session.sync(handle, upload.size);
     } catch (error) {
+      // OpenSSH's word for EINVAL: a file system that syncs no files.
+      if (isRefusal(error, Status.badMessage)) return;
       if (isOfMedium(error)) await upload.memo.set(untakenKey, true);
       throw error;
     }

@@ -29,8 +29,9 @@ interface Under {
   readonly target: Target;
   /** Another device of the same server: what a start after a kill has. */
   readonly again: () => Target;
-  /** So many syncs fail from now on. */
+  /** So many syncs fail from now on, with that status. */
   failing: number;
+  status: number;
   /** Bytes of files that came in. */
   came: number;
   /** Once so much came its SFTP server is killed. */
@@ -94,7 +95,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
         if (it.failing > 0 && syncs) {
           it.failing -= 1;
           const answer = Buffer.alloc(21);
-          [17, 0, 0, failure].forEach((value, i) => answer.writeUInt32BE(value, [0, 5, 5, 9][i]));
+          [17, 0, 0, it.status].forEach((value, i) => answer.writeUInt32BE(value, [0, 5, 5, 9][i]));
           answer[4] = 101;
           packet.copy(answer, 5, 5, 9);
           channel.write(answer);
@@ -121,7 +122,7 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
     await new Promise<void>((resolve) => server.close(() => resolve()));
     await fs.rm(dir, { recursive: true });
   });
-  const it: Under = { dir, target: again(), again, failing: 0, came: 0, dies: Infinity, diesAtSync: false, mute: false, shellMs: 0 };
+  const it: Under = { dir, target: again(), again, failing: 0, status: failure, came: 0, dies: Infinity, diesAtSync: false, mute: false, shellMs: 0 };
   return it;
 }
 
@@ -238,6 +239,13 @@ test(
     assert.equal(it.target.features.resume, true, "every file is sent whole from now on");
   },
 );
+
+test("a file system that syncs no files (OpenSSH has BAD_MESSAGE for EINVAL) gets them all the same", { skip }, async (t) => {
+  const it = await under(t, {});
+  [it.failing, it.status] = [Infinity, 5];
+  for (const name of ["a.bin", "b.bin"]) assert.ok(await send(it.target, upload(name, bytes(500_000))));
+  assert.deepEqual((await fs.readdir(it.dir)).sort(), ["a.bin", "b.bin"]);
+});
 
 for (const restarted of [false, true])
   test(
