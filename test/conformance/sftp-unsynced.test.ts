@@ -122,7 +122,18 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
     await new Promise<void>((resolve) => server.close(() => resolve()));
     await fs.rm(dir, { recursive: true });
   });
-  const it: Under = { dir, target: again(), again, failing: 0, status: failure, came: 0, dies: Infinity, diesAtSync: false, mute: false, shellMs: 0 };
+  const it: Under = {
+    dir,
+    target: again(),
+    again,
+    failing: 0,
+    status: failure,
+    came: 0,
+    dies: Infinity,
+    diesAtSync: false,
+    mute: false,
+    shellMs: 0,
+  };
   return it;
 }
 
