@@ -39,7 +39,7 @@ function dirFor(t: TestContext): string {
 function started({ client, id, at }: Vehicle, dir: string) {
   const send = ({ upload, localPath }: { upload: { partialPath: string }; localPath: string }) => {
     writeFileSync(join(at.door.open_.get(id) ?? "", upload.partialPath), readFileSync(localPath));
-    return { sent: Promise.resolve() };
+    return { sent: Promise.resolve(), ended: Promise.resolve() };
   };
   const link = { login: () => Promise.resolve({ rsync: { send } }) } as unknown as Link;
   const target = new ApsyncTarget(client, link, new Flights(dir, gapMs), realClock());
@@ -90,7 +90,11 @@ test("what the station's medium did not take of rsync is taken away before it is
     sent.push(existsSync(place) ? statSync(place).size : -1);
     writeFileSync(place, readFileSync(localPath));
     const err = `rsync: [receiver] fsync failed on "${upload.partialPath}": Input/output error (5)`;
-    return { sent: sent.length === 1 ? Promise.reject(rsyncFault("cannot send it", { code: 11, err })) : Promise.resolve() };
+    const ended = Promise.resolve(sent.length === 1 ? rsyncFault("cannot send it", { code: 11, err }) : undefined);
+    const asked = ended.then((fault) => {
+      if (fault !== undefined) throw fault;
+    });
+    return { sent: asked, ended };
   };
   const link = { login: () => Promise.resolve({ rsync: { send } }) } as unknown as Link;
   const content = Buffer.from("what it holds");

@@ -74,9 +74,14 @@ export class ApsyncTarget implements Target {
     if (offset === upload.size && offset > 0) return;
     await this.#at(upload, async () => {
       const { rsync } = await this.link.login(signal);
-      await rsync
-        .send({ upload: inIncoming(upload), localPath, offset, signal, onBytes })
-        .sent.catch((error: unknown) => noteUntaken(upload, error));
+      const { sent, ended } = rsync.send({ upload: inIncoming(upload), localPath, offset, signal, onBytes });
+      // Also where nobody waits for it any more.
+      const noting = ended.then((error) => noteUntaken(upload, error));
+      noting.catch(() => undefined);
+      await sent.catch(async (error: unknown) => {
+        if (!signal.aborted) await noting;
+        throw error;
+      });
     });
   }
 

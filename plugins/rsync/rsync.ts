@@ -88,13 +88,13 @@ export class Rsync {
     this.#large = new Gathered({ slots: this.#slots, most: 1 }, (asked) => this.#sendAll(asked));
   }
 
-  /** Sends a file to its partial from `offset` on. One that is small may go on after its signal, for a moment, with the others of its run: `ended` tells. */
-  send(sending: Sending): { readonly sent: Promise<void>; readonly ended: Promise<void> } {
+  /** Sends a file to its partial from `offset` on. One that is small may go on after its signal, for a moment, with the others of its run: `ended` tells, also what was wrong then. */
+  send(sending: Sending): { readonly sent: Promise<void>; readonly ended: Promise<unknown> } {
     const small = sending.offset === 0 && sending.upload.size <= smallBytes;
     const asked = (small ? this.#small : this.#large).ask(sending).then((fault) => {
       if (fault !== undefined) throw fault;
     });
-    return { sent: orAborted(asked, sending.signal), ended: asked.catch(() => undefined) };
+    return { sent: orAborted(asked, sending.signal), ended: asked.catch((error: unknown) => error) };
   }
 
   /** One answer each: what some of many fail with rsync says of each, and the others are sent again, together; where it does not say of whom, each alone. */

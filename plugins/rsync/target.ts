@@ -73,11 +73,16 @@ export class RsyncTarget implements Target {
     this.#compared.delete(upload.id);
     await far.prepare(signal);
     const { sent, ended } = rsync.send({ upload, localPath, offset, signal, onBytes });
-    const busy = ended.then(() => {
+    const busy = ended.then(async (error) => {
+      // Also where nobody waits for it any more.
+      await noteUntaken(upload, error).catch(() => undefined);
       if (this.#busy.get(upload.partialPath) === busy) this.#busy.delete(upload.partialPath);
     });
     this.#busy.set(upload.partialPath, busy);
-    await sent.catch((error: unknown) => noteUntaken(upload, error));
+    await sent.catch(async (error: unknown) => {
+      await noteUntaken(upload, error);
+      throw error;
+    });
     this.#compared.add(upload.id);
   }
 
@@ -88,7 +93,7 @@ export class RsyncTarget implements Target {
     const proof = await this.#proved(far, upload, signal);
     if (proof === undefined) return this.#published(far, upload, signal);
     // A run of rsync that went well synced it.
-    if (!this.#compared.has(upload.id)) await far.settle(partialPath, signal).catch((error: unknown) => noteUntaken(upload, error));
+    if (!this.#compared.has(upload.id)) await this.#settle(far, upload, signal);
     const receipt = { path, size, ...proof };
     throwIfAborted(signal);
     upload.naming?.();
@@ -99,6 +104,15 @@ export class RsyncTarget implements Target {
     if (!(await this.#replaceable(far, upload, there, occupant, signal))) return occupant;
     if ((await far.publish(upload, true, signal)) !== "published") throw new Fault("transient", `${partialPath} could not replace ${path}`);
     return this.#forget(upload, receipt);
+  }
+
+  async #settle(far: FarEnd, upload: Upload, signal: AbortSignal): Promise<void> {
+    try {
+      await far.settle(upload.partialPath, signal);
+    } catch (error) {
+      await noteUntaken(upload, error);
+      throw error;
+    }
   }
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
@@ -188,9 +202,8 @@ export const isUntaken = ({ memo }: Upload): boolean => memo.get(untakenKey) ===
 export const untaken = (): Fault => new Fault("conflict", "the server could not sync what it has of the file");
 
 /** Notes it of an upload whose transfer ended so. */
-export async function noteUntaken({ memo }: Upload, error: unknown): Promise<never> {
-  if (isFault(error) && isUnsynced(error)) await memo.set(untakenKey, true);
-  throw error;
+export async function noteUntaken({ memo }: Upload, error: unknown): Promise<void> {
+  if (isFault(error) && isUnsynced(error) && memo.get(untakenKey) !== true) await memo.set(untakenKey, true);
 }
 
 /** Where the file is here. Throws "transient" where it is not as long as it should be: it is looked at again. */

@@ -531,3 +531,56 @@ for (const words of ["Invalid argument (22)", "Operation not supported (95)", "F
       }
     },
   );
+
+test(
+  "what the rsync there could not sync is sent again, also where it was stopped meanwhile, and its run went on with the others",
+  { skip },
+  async (t) => {
+    const broken = await startRsync(
+      (dir) => dir,
+      (_dir, base) => `command="${base}/run" `,
+    );
+    t.after(() => broken.stop());
+    const { port, options, dir, seen } = broken;
+    const script = [
+      "#!/bin/sh",
+      'sh -c "$SSH_ORIGINAL_COMMAND"; s=$?',
+      `case $SSH_ORIGINAL_COMMAND in "rsync --server"*) if mv "${dir}/../failing" "${dir}/../failed" 2>/dev/null; then`,
+      `while [ -e "${dir}/../failed" ]; do sleep 0.05; done`,
+      `echo "rsync: [receiver] fsync failed on \\"$(ls -d "${dir}"/.a.bin.*)\\": Input/output error (5)" >&2; s=11; fi;; esac`,
+      "exit $s",
+    ];
+    await fs.writeFile(join(dir, "../run"), `${script.join("\n")}\n`, { mode: 0o755 });
+    await fs.chmod(join(dir, ".."), 0o777);
+    const local = await scratch(t);
+    const target = opened(t, port, { root: seen, concurrency: 1, ...options }, join(local, "state")).target ?? assert.fail();
+    const files = await Promise.all(
+      ["a.bin", "b.bin"].map(async (name, i) => {
+        const content = bytes(300_000, i + 1);
+        const localPath = join(local, name);
+        await fs.writeFile(localPath, content);
+        return { ...upload(name, content), localPath };
+      }),
+    );
+    const [first = assert.fail(), other = assert.fail()] = files;
+    await target.offset(first, calm());
+    await fs.writeFile(join(dir, "../failing"), "");
+    const stop = new AbortController();
+    const stopped = target.write(first, 0, stop.signal, () => undefined);
+    const written = target.write(other, 0, calm(), () => undefined);
+    await until("the run to have ended there", () =>
+      fs.stat(join(dir, "../failed")).then(
+        () => true,
+        () => false,
+      ),
+    );
+    stop.abort();
+    await expectFault(stopped, "aborted");
+    await fs.rm(join(dir, "../failed"));
+    await written;
+    await expectFault(target.commit(first, calm()), "conflict");
+    assert.equal(await target.offset(first, calm()), 0);
+    await target.write(first, 0, calm(), () => undefined);
+    for (const it of files) assert.ok(isReceipt(await target.commit(it, calm())));
+  },
+);
