@@ -110,9 +110,8 @@ export class FarShell implements FarEnd {
     return "published";
   }
 
-  async settle(path: string, signal: AbortSignal): Promise<void> {
-    const asked = this.#shell.ask(`last ${quoted(this.#at(path))}`, Math.max(this.#timeoutMs, syncMs));
-    const answer = (await orAborted(asked, signal)).trimEnd();
+  async settle(path: string): Promise<void> {
+    const answer = (await this.#shell.ask(`last ${quoted(this.#at(path))}`, Math.max(this.#timeoutMs, syncMs))).trimEnd();
     if (answer !== "y") throw unsyncedFault(`cannot sync ${path}`, answer.slice(2));
   }
 

@@ -25,7 +25,7 @@ export interface FarEnd {
    */
   publish(upload: Upload, replace: boolean, signal: AbortSignal): Promise<Outcome>;
   /** What rsync may not have synced is on the medium, as far as the far end can say so. Throws what its medium refused. */
-  settle(path: string, signal: AbortSignal): Promise<void>;
+  settle(path: string): Promise<void>;
   /** Makes what is found under its name durable, where the far end can. */
   keep(path: string, signal: AbortSignal): Promise<void>;
   /** Nothing there is success. */

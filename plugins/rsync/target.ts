@@ -107,12 +107,13 @@ export class RsyncTarget implements Target {
   }
 
   async #settle(far: FarEnd, upload: Upload, signal: AbortSignal): Promise<void> {
-    try {
-      await far.settle(upload.partialPath, signal);
-    } catch (error) {
+    // What it says is heard also where nobody waits for it any more: asked once more its system says that all is well.
+    const settling = far.settle(upload.partialPath).catch(async (error: unknown) => {
       await noteUntaken(upload, error);
       throw error;
-    }
+    });
+    await orAborted(settling, signal);
+    if (isUntaken(upload)) throw untaken();
   }
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {

@@ -584,3 +584,48 @@ test(
     for (const it of files) assert.ok(isReceipt(await target.commit(it, calm())));
   },
 );
+
+test("what the sync there says of it is heard, also where it was stopped meanwhile", { skip }, async (t) => {
+  const broken = await startRsync(
+    (dir) => dir,
+    (_dir, base) => `command="${base}/run" `,
+  );
+  t.after(() => broken.stop());
+  const { port, options, dir, seen } = broken;
+  const base = join(dir, "..");
+  await fs.mkdir(join(base, "bin"));
+  const run = `#!/bin/sh\nPATH="${base}/bin:$PATH"; export PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"\n`;
+  await fs.writeFile(join(base, "run"), run, { mode: 0o755 });
+  // As coreutils has it, once.
+  const sync = [
+    "#!/bin/sh",
+    `mv "${base}/failing" "${base}/failed" 2>/dev/null || exit 0`,
+    `while [ -e "${base}/failed" ]; do sleep 0.05; done`,
+    `echo "sync: error syncing '$2': Input/output error" >&2; exit 1`,
+  ];
+  await fs.writeFile(join(base, "bin/sync"), `${sync.join("\n")}\n`, { mode: 0o755 });
+  await fs.chmod(base, 0o777);
+  const local = await scratch(t);
+  const again = () => opened(t, port, { root: seen, ...options }, join(local, "state")).target ?? assert.fail();
+  const content = bytes(300_000, 1);
+  const localPath = join(local, "a.bin");
+  await fs.writeFile(localPath, content);
+  const it = { ...upload("a.bin", content), localPath };
+  await again().write(it, 0, calm(), () => undefined);
+  await fs.writeFile(join(base, "failing"), "");
+  const later = again();
+  const stop = new AbortController();
+  const stopped = later.commit(it, stop.signal);
+  await until("the sync to begin", () =>
+    fs.stat(join(base, "failed")).then(
+      () => true,
+      () => false,
+    ),
+  );
+  stop.abort();
+  await expectFault(stopped, "aborted");
+  const next = later.commit(it, calm());
+  await fs.rm(join(base, "failed"));
+  await expectFault(next, "conflict");
+  assert.equal(await later.offset(it, calm()), 0);
+});
