@@ -15,7 +15,14 @@ test("codes of refusal, also of later versions", () => {
   assert.equal(told(4, "Disk quota exceeded"), 'full: cannot write a: failure (the server said "Disk quota exceeded")');
   assert.match(told(3, "open /srv/quota/a.part: permission denied"), /^denied: /);
   assert.match(told(4, "open quota.bin: input/output error"), /^transient: /);
-  for (const words of ["write: quota exceeded", "Quota is used up: /srv/a", "User is over quota.", "/srv/a: over quota"])
+  for (const words of [
+    "write: quota exceeded",
+    "Quota is used up: /srv/a",
+    "User is over quota.",
+    "/srv/a: over quota",
+    "over-quota",
+    "a.bin: QuotaExceeded",
+  ])
     assert.match(told(4, words), /^full: /);
   assert.equal(told(14), "full: cannot write a: no space is left there");
   assert.equal(told(15), "full: cannot write a: the quota is used up");

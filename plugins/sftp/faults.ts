@@ -49,7 +49,8 @@ const words: Readonly<Record<number, string>> = {
 };
 
 /** ENOSPC and EDQUOT have no code in version 3: servers that are not OpenSSH put them into words. A path beside these is none of them. */
-const fullWords = /no space|(?<![\w./-])quota(?![\w/-]|\.\w)|disk (is )?full|file ?system (is )?full|not enough space/i;
+const fullWords =
+  /no space|(?<![\w./-])(over[_-]?)?quota([_-]?exceeded)?(?![\w/-]|\.\w)|disk (is )?full|file ?system (is )?full|not enough space/i;
 
 /** The server's answer was a code of refusal. */
 export class Refusal extends Error {
