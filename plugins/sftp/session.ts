@@ -45,7 +45,7 @@ const lookMs = 100;
 export class Session {
   readonly #wire: Wire;
   readonly #extensions: ReadonlyMap<string, string>;
-  readonly #openSsh: boolean;
+  readonly openSsh: boolean;
   #tells: boolean | undefined;
   #links = false;
   /** What is asked for, and nobody waits for. */
@@ -62,7 +62,7 @@ export class Session {
     this.#extensions = extensions;
     this.root = root;
     // It may run another's SFTP server.
-    this.#openSsh = software.startsWith("OpenSSH_") && [syncing, "lsetstat@openssh.com"].every((it) => extensions.has(it));
+    this.openSsh = software.startsWith("OpenSSH_") && [syncing, "lsetstat@openssh.com"].every((it) => extensions.has(it));
   }
 
   /** `root` is relative to the login directory where it does not begin with "/". `software`: what the server calls itself. */
@@ -193,7 +193,7 @@ export class Session {
   async removeDurable(path: Buffer): Promise<void> {
     const removed = this.remove(path);
     // Others may do what was asked later before.
-    if (!this.#openSsh) await removed;
+    if (!this.openSsh) await removed;
     await Promise.all([removed, this.syncs.dir(parentOf(path))]);
   }
 
@@ -280,7 +280,7 @@ export class Session {
     if (!this.#links) await asked;
     const [seen, own] = await Promise.all([this.lstat(to), this.#links ? undefined : this.lstat(from), asked]);
     if (seen === undefined || (own !== undefined && (seen.size !== own.size || seen.modifiedMs !== own.modifiedMs))) return undefined;
-    if (this.#openSsh && (await (this.#refuses ??= this.#refusesTaken(from, to)))) {
+    if (this.openSsh && (await (this.#refuses ??= this.#refusesTaken(from, to)))) {
       if (this.#giving.size >= mostDirs) this.#giving.clear();
       this.#giving.add(parentOf(from).toString("latin1"));
     }
@@ -293,7 +293,7 @@ export class Session {
    * has gone meanwhile it takes the new one away again (sftp-server.c, process_rename). So it gets the time to end.
    */
   async endGiving(from: Buffer, signal: AbortSignal): Promise<void> {
-    for (let ms = 0; this.#openSsh && ms < halfGivenMs; ms += lookMs) {
+    for (let ms = 0; this.openSsh && ms < halfGivenMs; ms += lookMs) {
       await orAborted(sleep(lookMs), signal);
       if ((await this.lstat(from)) === undefined) return;
     }

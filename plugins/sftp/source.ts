@@ -8,7 +8,7 @@ import { Fault, orAborted } from "../../core/errors.js";
 import { nameFromBytes } from "../../core/names.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { listBelow } from "../../core/remote.js";
-import { isAbsent } from "./faults.js";
+import { isAbsent, isRefusal, Status } from "./faults.js";
 import type { SftpOptions } from "./options.js";
 import { wirePath } from "../../core/wire-path.js";
 import type { Lease, Pool } from "./pool.js";
@@ -113,7 +113,11 @@ async function entriesIn(session: Session, dir: string): Promise<FileEntry[]> {
   const wire = wirePath(session.root, dir);
   const listed = await session.list(wire);
   // OpenSSH leaves out what it cannot look at: of a directory that it may not search that is all of it, itself (".") too.
-  if (listed.length === 0) await session.lstat(Buffer.concat([wire, Buffer.from("/.")]));
+  if (listed.length === 0)
+    await session.lstat(Buffer.concat([wire, Buffer.from("/.")])).catch((error: unknown) => {
+      // Others show it empty as it is, and may take no such path.
+      if (session.openSsh || !isRefusal(error, Status.failure, Status.badMessage, Status.unsupported)) throw error;
+    });
   for (const it of listed) {
     const text = it.name.toString("latin1");
     if (text === "." || text === ".." || text === "" || /[/\0]/.test(text)) continue;

@@ -149,6 +149,21 @@ test("names that lead out of a directory are no entries", async (t) => {
   );
 });
 
+test('an empty directory of a server that knows no "." in it is empty; one that may not be searched is not', async (t) => {
+  let code: number = STATUS_CODE.FAILURE;
+  const { source } = await under(t, {
+    look: (sftp, id, path) => {
+      if (!path.endsWith("/.")) return false;
+      sftp.status(id, code);
+      return true;
+    },
+  });
+  for (code of [STATUS_CODE.FAILURE, STATUS_CODE.BAD_MESSAGE, STATUS_CODE.OP_UNSUPPORTED, STATUS_CODE.NO_SUCH_FILE])
+    assert.deepEqual(await list(source), [], String(code));
+  code = STATUS_CODE.PERMISSION_DENIED;
+  await expectFault(list(source), "denied");
+});
+
 for (const [what, code, text, kind] of [
   ["no words", STATUS_CODE.FAILURE, "Failure", "transient"],
   ["words of a full disk", STATUS_CODE.FAILURE, "write: No space left on device", "full"],

@@ -15,6 +15,7 @@ export interface Bent {
   write?(sftp: SFTPWrapper, id: number, path: string, at: number, bytes: Buffer): boolean;
   read?(sftp: SFTPWrapper, id: number, at: number, length: number): boolean;
   list?(sftp: SFTPWrapper, id: number): boolean;
+  look?(sftp: SFTPWrapper, id: number, path: string): boolean;
   /** Of each command; absent: there are none. */
   shell?(channel: ServerChannel): void;
 }
@@ -72,6 +73,7 @@ function serve(sftp: SFTPWrapper, files: Map<string, Buffer>, bent: Bent): void 
     return { mode: 0o100644, uid: 0, gid: 0, size: told(path, file.length), atime: 1_700_000_000, mtime: 1_700_000_000 };
   };
   const look = (id: number, path: string): void => {
+    if (bent.look?.(sftp, id, path) === true) return;
     const found = path === "/" ? { mode: 0o040755, uid: 0, gid: 0, size: 0, atime: 0, mtime: 0 } : attributes(path);
     if (found === undefined) sftp.status(id, STATUS_CODE.NO_SUCH_FILE);
     else sftp.attrs(id, found);
