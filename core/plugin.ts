@@ -278,6 +278,8 @@ export interface SourceFeatures {
 export interface LookOptions {
   /** Times of files are wanted also where each costs a question of its own (FTP without MLSD). */
   readonly times?: true;
+  /** Only whether a file is there: `undefined` also where nothing but a listing of its directory would tell more (FTP without MLST). */
+  readonly file?: true;
 }
 
 export interface ListOptions extends LookOptions {

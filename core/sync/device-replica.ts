@@ -240,8 +240,8 @@ export class DeviceReplica implements Replica {
     return this.given.marked ? this.own.folds(signal) : undefined;
   }
 
-  async stat(path: string, signal: AbortSignal): Promise<Entry | undefined> {
-    const found = await this.#tree.stat(this.#at(path), signal, this.#looks);
+  async stat(path: string, signal: AbortSignal, how?: Pick<LookOptions, "file">): Promise<Entry | undefined> {
+    const found = await this.#tree.stat(this.#at(path), signal, { ...this.#looks, ...how });
     if (found === undefined) return undefined;
     if (found.kind === "unreadable") throw new Fault("rejected", `${path} is ${found.reason ?? "no plain file"}`);
     return this.#entryOf(path, found, this.#clock.now());

@@ -1,7 +1,7 @@
 /** One side of a mirror or two-way route, as `carry.ts` works on it: `device-replica.ts` over a device, and the model of the tests. */
 import { Fault, isFault } from "../errors.js";
 import type { Folding } from "../folded.js";
-import type { Digest, Stamp } from "../plugin.js";
+import type { Digest, LookOptions, Stamp } from "../plugin.js";
 
 /** Faults that say that something is not as it was listed any more. */
 export const notAsListed = ["changed", "missing", "conflict"] as const;
@@ -110,7 +110,7 @@ export interface Replica {
   /** Puts the mark there, and makes the root where there is none. */
   mark(signal: AbortSignal): Promise<void>;
   /** undefined: nothing. Something that is neither file nor directory: Fault "rejected". */
-  stat(path: string, signal: AbortSignal): Promise<Entry | undefined>;
+  stat(path: string, signal: AbortSignal, how?: Pick<LookOptions, "file">): Promise<Entry | undefined>;
   /** As of `Tree`; nothing where the device cannot be asked for that. */
   sync(path: string, size: number, signal: AbortSignal): Promise<void>;
   /** By reading all of it. Fault "changed" or "missing" where it is not that entry any more. */

@@ -1,7 +1,7 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
 import { isDeepStrictEqual } from "node:util";
 import { type Fault, isFault, throwIfAborted } from "../errors.js";
-import type { Taken } from "../folded.js";
+import { folded, type Taken } from "../folded.js";
 import { depthOf, isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, isUnseen, lastMove, type Move, other, type Side } from "../reconcile.js";
 import { ownDir } from "../route.js";
@@ -290,6 +290,8 @@ async function carryAll(
     if (agreed !== undefined) world.table.notMoved?.(agreed);
     left.add(path);
   };
+  const tops = new Map<string, Promise<boolean>>();
+  const spelled = new Map<Side, ReadonlySet<string>>();
   /**
    * What was listed as gone is there: some servers leave out what they cannot look at (OpenSSH all that is in a directory without the right to search it), or end a list early; or it has come back. Where
    * spellings are one another may be what is found.
@@ -298,8 +300,24 @@ async function carryAll(
     if (action.do !== "remove" || isOurs(action.path)) return false;
     const side = other(action.on);
     const { entries, folds, marked } = scans[side];
-    if (!marked || folds !== undefined || entries.has(action.path)) return false;
-    return (await world.sides[side].stat(action.path, signal).catch(notRead)) !== undefined;
+    const { path } = action;
+    if (!marked || folds !== undefined || entries.has(path)) return false;
+    const isOne = async (at: string, how?: { readonly file: true }) =>
+      (await world.sides[side].stat(at, signal, how).catch(notRead)) !== undefined;
+    // Of a directory that has gone each file would be asked for.
+    let top: string | undefined;
+    for (let dir = parentOf(path); dir !== "" && !entries.has(dir); dir = parentOf(dir)) top = dir;
+    if (top !== undefined) {
+      const key = keyOf(side, top);
+      const isTop = tops.get(key) ?? isOne(top);
+      tops.set(key, isTop);
+      if (!(await isTop)) return false;
+    }
+    if (!(await isOne(path, world.store.base.get(path)?.kind === "file" ? { file: true } : undefined))) return false;
+    // Another file system that is mounted in it may take spellings for one.
+    const names = spelled.get(side) ?? new Set([...entries.keys()].map(anySpelling));
+    spelled.set(side, names);
+    return !names.has(anySpelling(path));
   };
   const one = async (action: Action) => {
     throwIfAborted(signal);
@@ -388,6 +406,8 @@ function goTogether(one: Action | undefined, two: Action | undefined): boolean {
   if (one.do === "copy" || one.do === "adopt") return one.do === two.do;
   return isRemoval(one) && isRemoval(two) && depthOf(one.path) === depthOf(two.path);
 }
+
+const anySpelling = (path: string) => folded(folded(path, "case and end"), "case and form");
 
 const isOurs = (path: string) => path.startsWith(`${ownDir}/`);
 

@@ -29,7 +29,11 @@ export class FtpTree extends RemoteTree implements Tree {
   }
 
   override stat(path: string, signal: AbortSignal, options?: LookOptions): Promise<FileEntry | undefined> {
-    return this.#pool.with(signal, `cannot look at ${path}`, (connection) => lookAt(connection, path, options));
+    return this.#pool.with(signal, `cannot look at ${path}`, async (connection) => {
+      if (options?.file !== true || connection.has("MLST") || path === "") return lookAt(connection, path, options);
+      const size = await connection.sizeTold(wirePath(connection.root, path));
+      return size === undefined ? undefined : { path, kind: "file", size };
+    });
   }
 
   async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {

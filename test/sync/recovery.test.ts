@@ -94,6 +94,30 @@ test("what a side has and does not list is not removed at the other, and all els
   assert.deepEqual([box.text(), server.text()], ["a=1 c=3", "a=1 c=3"]);
 });
 
+test("where a part of a side takes spellings for one (a FAT that is mounted in it) a name in other capitals is no reason to keep the old one", async () => {
+  let [time, serial] = [1, 0];
+  const tick = () => (time += 1);
+  const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
+  const world = worldOf(
+    box,
+    server,
+    new Kept(),
+    () => Promise.resolve(),
+    () => String((serial += 1)),
+  );
+  const once = () => round(world, rules, new AbortController().signal);
+  for (const [n, path] of ["LOG", "other"].entries()) box.put(path, n + 1);
+  await once();
+  const { there } = world.sides;
+  const stat = there.stat.bind(there);
+  there.stat = async (path, signal) => (await stat(path, signal)) ?? (path === "LOG" ? stat("log", signal) : undefined);
+  server.remove("LOG");
+  server.put("log", 1);
+  await once();
+  assert.deepEqual([...(await once()).left], []);
+  assert.deepEqual([box.text(), server.text()], ["log=1 other=2", "log=1 other=2"]);
+});
+
 test("what a person said may be removed is that, whatever a lost link left of it: more than that asks again, and so does a directory that is another one", async () => {
   let [time, serial] = [1, 0];
   const tick = () => (time += 1);
