@@ -24,7 +24,7 @@ const mostFinished = 10_000;
 const comesBackMs = 60 * 60_000;
 
 /** How long it ran in all is noted so often, while a part waits. */
-const noteUpMs = 5 * 60_000;
+const noteUpMs = 60_000;
 const upKey = "up";
 
 /** That no part is there any more is noted with the next note, or after this. */
