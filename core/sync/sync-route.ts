@@ -33,7 +33,7 @@ import { type Plan, planned } from "./plan.js";
 import { Promised } from "./promised.js";
 import { type Done, round } from "./round.js";
 import { type Guards, hiddenIn, stillAgreed, stopIn, Stopped, stopOf, strangeIn, strangeText } from "./stop.js";
-import type { Ages } from "./trash.js";
+import { type Ages, lookEveryMs } from "./trash.js";
 
 const defaultIntervalMs = 30_000;
 /** So often the side of a mirror is listed, where its device has no interval of its own: it is known what this route put there. */
@@ -46,7 +46,6 @@ const inTheWay =
   "something that is not listed is in the way: a name that differs only in case or in how its letters are written, a file that changes all the time, or what this route leaves out in a directory that was removed";
 /** What did not fit in so many rounds is told. */
 const stuckRounds = 4;
-const dailyMs = 86_400_000;
 
 export type SyncState =
   /** A device is away, or takes nothing now. */
@@ -449,11 +448,11 @@ export class SyncRoute {
     if (this.state === "even" && paths.size > 0) this.#now("working", undefined);
   }
 
-  /** Once a day, by a clock that can be believed. */
+  /** Now and then, by a clock that can be believed. */
   async #expire(signal: AbortSignal): Promise<void> {
     const { clock, events } = this.engine;
     const nowMs = clock.wallMs();
-    if (!clock.trusted() || Math.abs(nowMs - this.#expiredMs) < dailyMs) return;
+    if (!clock.trusted() || Math.abs(nowMs - this.#expiredMs) < lookEveryMs(this.config.trashKeepMs)) return;
     for (const side of this.config.mode === "mirror" ? (["there"] as const) : bothSides) {
       const key = `trash ${side}`;
       const was = (this.#own.get(key) as Ages | undefined) ?? {};

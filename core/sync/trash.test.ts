@@ -1,7 +1,7 @@
 /** Clocks that jump in both directions never take away what has not been seen for long enough. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Ages, aged } from "./trash.js";
+import { type Ages, aged, lookEveryMs } from "./trash.js";
 
 const day = 86_400_000;
 
@@ -69,6 +69,20 @@ test("what came last in a day is kept as long as what came first: looks at every
       assert.equal(old.length, at === 30 ? 1 : 0, String(at));
       ages = next;
     }
+  }
+});
+
+test("looked at as often as it is, a day is kept as long as it is to be, and hardly longer", () => {
+  const from = Date.parse("2026-05-01");
+  for (const keep of [1, 2, 3, 4, 30]) {
+    const every = lookEveryMs(keep * day);
+    let [ages, at] = [{} as Ages, 23 / 24];
+    for (let gone = false; !gone; at += every / day) {
+      const next = aged(ages, ["2026-05-01"], from + at * day, keep * day);
+      [ages, gone] = [next.ages, next.old.length > 0];
+    }
+    const days = at - every / day;
+    assert.ok(days >= 1 + keep && days < 1 + keep + 1, `${keep} days: ${days} days after the day began`);
   }
 });
 

@@ -21,6 +21,9 @@ const dayMs = 86_400_000;
 /** Of a clock that is another each time; the oldest are forgotten. */
 const mostSpans = 16;
 
+/** So often it is looked, at most once a day: else more would lie between two looks than counts. */
+export const lookEveryMs = (keepMs: number): number => Math.min(dayMs, keepMs / 4);
+
 /** After another look at what is there: the ages from now on, and what has been there for `keepMs`. Each moment counts once: a clock that goes back at each start, and is put right then, counts nothing twice. */
 export function aged(
   ages: Ages,
