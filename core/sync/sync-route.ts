@@ -43,7 +43,7 @@ const triesOnce = 5;
 const underWay = 8;
 const pipelinedUnderWay = 3;
 const inTheWay =
-  "something that is not listed is in the way: a name that differs only in case or in how its letters are written, a file that changes all the time, or what this route leaves out in a directory that was removed";
+  "something that is not listed is in the way: a name that differs only in case or in how its letters are written, a file that changes all the time, what a side does not list and has all the same, or what this route leaves out in a directory that was removed";
 /** What did not fit in so many rounds is told. */
 const stuckRounds = 4;
 
