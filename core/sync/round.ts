@@ -306,7 +306,10 @@ async function carryAll(
       (await world.sides[side].stat(at, signal, how).catch(notRead)) !== undefined;
     // Of a directory that has gone each file would be asked for.
     let top: string | undefined;
-    for (let dir = parentOf(path); dir !== "" && !entries.has(dir); dir = parentOf(dir)) top = dir;
+    let dir = parentOf(path);
+    for (; dir !== "" && !entries.has(dir); dir = parentOf(dir)) top = dir;
+    // Not every server says plainly that nothing is below a file.
+    if (entries.get(dir)?.kind === "file") return false;
     if (top !== undefined) {
       const key = keyOf(side, top);
       const isTop = tops.get(key) ?? isOne(top);

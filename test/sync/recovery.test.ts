@@ -118,6 +118,30 @@ test("where a part of a side takes spellings for one (a FAT that is mounted in i
   assert.deepEqual([box.text(), server.text()], ["log=1 other=2", "log=1 other=2"]);
 });
 
+test("a directory that became a file: of what is below a file nothing is asked, where a server has no right answer (ProFTPD's SFTP says that it failed)", async () => {
+  let [time, serial] = [1, 0];
+  const tick = () => (time += 1);
+  const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
+  const world = worldOf(
+    box,
+    server,
+    new Kept(),
+    () => Promise.resolve(),
+    () => String((serial += 1)),
+  );
+  const once = () => round(world, rules, new AbortController().signal);
+  files(box, "d/a", "d/e/b");
+  await once();
+  const { there } = world.sides;
+  const stat = there.stat.bind(there);
+  there.stat = (path, signal) => (path.startsWith("d/") ? Promise.reject(new Fault("transient", "failure")) : stat(path, signal));
+  for (const path of ["d/e/b", "d/e", "d/a", "d"]) server.remove(path);
+  server.put("d", 7);
+  await once();
+  assert.deepEqual([...(await once()).left], []);
+  assert.deepEqual([box.text(), server.text()], ["d=7", "d=7"]);
+});
+
 test("what a person said may be removed is that, whatever a lost link left of it: more than that asks again, and so does a directory that is another one", async () => {
   let [time, serial] = [1, 0];
   const tick = () => (time += 1);
