@@ -7,8 +7,9 @@ import { nameIn } from "../../core/paths.js";
 import type { Clock, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import type { Link } from "../rsync/link.js";
 import { mostBytesTogether, mostTogether } from "../rsync/rsync.js";
-import { isUntaken, noteUntaken, untaken, untakenKey, wholeFile } from "../rsync/target.js";
+import { orUntaken, wholeFile } from "../rsync/target.js";
 import { Turns } from "../../core/turns.js";
+import { begunAnew, expectTaken, isUntaken } from "../../core/untaken.js";
 import type { AskSlot, Slot } from "../registry/wire.js";
 import type { Flights } from "./flights.js";
 import { Problem, type RegistryClient } from "./client.js";
@@ -67,7 +68,7 @@ export class ApsyncTarget implements Target {
     // In place rsync would write nothing where the right bytes seem to be.
     if (isUntaken(upload) && offset === 0) {
       await this.#drop(upload, signal);
-      await upload.memo.set(untakenKey, undefined);
+      await begunAnew(upload);
     }
     const held = await this.offset(upload, signal);
     if (offset > 0 && held !== offset) throw new Fault("conflict", `the partial at the station has ${held} bytes, not ${offset}`);
@@ -76,11 +77,9 @@ export class ApsyncTarget implements Target {
       const { rsync } = await this.link.login(signal);
       const { sent, ended } = rsync.send({ upload: inIncoming(upload), localPath, offset, signal, onBytes });
       // Also where nobody waits for it any more.
-      const noting = ended.then((error) => noteUntaken(upload, error));
-      noting.catch(() => undefined);
+      ended.then((error) => orUntaken(upload, error)).catch(() => undefined);
       await sent.catch(async (error: unknown) => {
-        if (!signal.aborted) await noting;
-        throw error;
+        throw await orUntaken(upload, error);
       });
     });
   }
@@ -89,7 +88,7 @@ export class ApsyncTarget implements Target {
     const { partial, path, size } = named(upload);
     const { digest, modifiedMs, expect } = upload;
     if (digest === undefined) throw new Fault("transient", "the file has no digest yet");
-    if (isUntaken(upload)) throw untaken();
+    expectTaken(upload);
     const file = {
       ...{ partial, path, size, digest },
       ...(modifiedMs === undefined ? {} : { modifiedMs }),
@@ -130,7 +129,7 @@ export class ApsyncTarget implements Target {
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     if (notedIn(upload) === undefined) return;
     await this.#drop(upload, signal);
-    if (isUntaken(upload)) await upload.memo.set(untakenKey, undefined);
+    await begunAnew(upload);
     this.#begun.delete(upload.id);
   }
 

@@ -5,6 +5,7 @@
 import { stat } from "node:fs/promises";
 import { Fault, faultOfErrno, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { begunAnew, expectTaken, isUntaken, noteUntaken, seldom } from "../../core/untaken.js";
 import { wirePath } from "../../core/wire-path.js";
 import type { FarEnd, FarState } from "./far.js";
 import { isUnsynced } from "./faults.js";
@@ -13,8 +14,6 @@ import type { RsyncOptions } from "./options.js";
 import { mostBytesTogether, mostTogether } from "./rsync.js";
 
 const here = Buffer.from(".");
-/** In an upload's memo: the server's medium did not take all of it. The system may have dropped those pages, and says of another sync that all is well: it is begun anew. */
-export const untakenKey = "untaken";
 
 export class RsyncTarget implements Target {
   readonly #options: RsyncOptions;
@@ -61,9 +60,9 @@ export class RsyncTarget implements Target {
     const localPath = await wholeFile(upload);
     // In place rsync would write nothing where the right bytes seem to be.
     if (isUntaken(upload)) {
-      if (offset > 0) throw untaken();
+      if (offset > 0) expectTaken(upload);
       await far.remove(upload.partialPath, signal);
-      await upload.memo.set(untakenKey, undefined);
+      await begunAnew(upload);
     }
     if (offset > 0) {
       const held = (await far.state(upload.partialPath, signal))?.size ?? 0;
@@ -75,13 +74,12 @@ export class RsyncTarget implements Target {
     const { sent, ended } = rsync.send({ upload, localPath, offset, signal, onBytes });
     const busy = ended.then(async (error) => {
       // Also where nobody waits for it any more.
-      await noteUntaken(upload, error).catch(() => undefined);
+      await orUntaken(upload, error).catch(() => undefined);
       if (this.#busy.get(upload.partialPath) === busy) this.#busy.delete(upload.partialPath);
     });
     this.#busy.set(upload.partialPath, busy);
     await sent.catch(async (error: unknown) => {
-      await noteUntaken(upload, error);
-      throw error;
+      throw await orUntaken(upload, error);
     });
     this.#compared.add(upload.id);
   }
@@ -89,7 +87,7 @@ export class RsyncTarget implements Target {
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     const { far } = await this.#ready(upload, signal);
     const { path, partialPath, size } = upload;
-    if (isUntaken(upload)) throw untaken();
+    expectTaken(upload);
     const proof = await this.#proved(far, upload, signal);
     if (proof === undefined) return this.#published(far, upload, signal);
     // A run of rsync that went well synced it.
@@ -109,18 +107,17 @@ export class RsyncTarget implements Target {
   async #settle(far: FarEnd, upload: Upload, signal: AbortSignal): Promise<void> {
     // What it says is heard also where nobody waits for it any more: asked once more its system says that all is well.
     const settling = far.settle(upload.partialPath).catch(async (error: unknown) => {
-      await noteUntaken(upload, error);
-      throw error;
+      throw await orUntaken(upload, error);
     });
     await orAborted(settling, signal);
-    if (isUntaken(upload)) throw untaken();
+    expectTaken(upload);
   }
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     const { far } = await this.#ready(upload, signal);
     this.#forget(upload, undefined);
     await far.remove(upload.partialPath, signal);
-    if (isUntaken(upload)) await upload.memo.set(untakenKey, undefined);
+    await begunAnew(upload);
   }
 
   async look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
@@ -199,12 +196,10 @@ export class RsyncTarget implements Target {
   }
 }
 
-export const isUntaken = ({ memo }: Upload): boolean => memo.get(untakenKey) === true;
-export const untaken = (): Fault => new Fault("conflict", "the server could not sync what it has of the file");
-
-/** Notes it of an upload whose transfer ended so. */
-export async function noteUntaken({ memo }: Upload, error: unknown): Promise<void> {
-  if (isFault(error) && isUnsynced(error) && memo.get(untakenKey) !== true) await memo.set(untakenKey, true);
+/** What to throw where a transfer ended with `error`. */
+export async function orUntaken(upload: Upload, error: unknown): Promise<unknown> {
+  if (isFault(error) && isUnsynced(error)) await noteUntaken(upload);
+  return seldom(upload, error);
 }
 
 /** Where the file is here. Throws "transient" where it is not as long as it should be: it is looked at again. */

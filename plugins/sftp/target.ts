@@ -25,6 +25,7 @@ import { isAbsent, isRefusal, Status } from "./faults.js";
 import { ifRefused, isSameFile, makeDirsDurable, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
 import type { SftpOptions } from "./options.js";
+import { begunAnew, expectTaken, isUntaken, noteUntaken, seldom } from "../../core/untaken.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Pool } from "./pool.js";
 import { isBlank, provenPrefix, sampled } from "./prefix.js";
@@ -51,8 +52,6 @@ export const sureKey = "sure";
 const leastKey = "least";
 /** In an upload's memo: where it was continued first, so the server may have lost what was before. An earlier program noted `true`. */
 const resumedKey = "resumed";
-/** In an upload's memo: the server's medium did not take all of it. The system may have dropped those pages, and says of another sync that all is well: it is begun anew. */
-const untakenKey = "untaken";
 /** In the device's memory: this server loses what was there. */
 export const wholeOnlyKey = "wholeOnly";
 /** So much is copied by the server in one request: until it is done the connection does nothing else. */
@@ -110,7 +109,7 @@ export class SftpTarget implements Target {
     return this.#with(signal, `cannot ask for the size of ${upload.partialPath}`, async ({ session }) => {
       const partial = partialOf(session, upload);
       const size = (await session.lstat(partial))?.size ?? 0;
-      if (upload.memo.get(untakenKey) === true) return 0;
+      if (isUntaken(upload)) return 0;
       if (size === 0 || size > upload.size) return size;
       const whole = size === upload.size;
       const noted = numberOf(upload.memo.get(leastKey));
@@ -144,6 +143,8 @@ export class SftpTarget implements Target {
       const digester = await orAborted(lease.login.digester, signal);
       if (this.#options.verify === "digest" && digester === undefined) throw noDigest();
       await this.#pool.run(what, () => this.#append(lease.login.session, upload, offset, signal, onBytes));
+    } catch (error) {
+      throw seldom(upload, error);
     } finally {
       lease.end();
     }
@@ -192,7 +193,7 @@ export class SftpTarget implements Target {
     const lost = session.closed && !signal.aborted;
     if (lost) this.#sure.delete(upload.id);
     else this.#isSure(upload, session, sure);
-    if (sure > 0 && upload.memo.get(untakenKey) !== true) await upload.memo.set(lost ? leastKey : sureKey, sure);
+    if (sure > 0 && !isUntaken(upload)) await upload.memo.set(lost ? leastKey : sureKey, sure);
   }
 
   /** Writes, syncs and closes: some servers write only then, and what fails then was not written. */
@@ -233,7 +234,7 @@ export class SftpTarget implements Target {
     } catch (error) {
       // OpenSSH's word for EINVAL: a file system that syncs no files.
       if (isRefusal(error, Status.badMessage)) return;
-      if (isOfMedium(error)) await upload.memo.set(untakenKey, true);
+      if (isOfMedium(error)) await noteUntaken(upload);
       throw error;
     }
   }
@@ -243,7 +244,7 @@ export class SftpTarget implements Target {
     await this.#noteBegins(upload, offset);
     if (offset === 0) {
       const begun = await orAborted(this.#begin(session, partial), signal);
-      if (upload.memo.get(untakenKey) !== undefined) await upload.memo.set(untakenKey, undefined);
+      await begunAnew(upload);
       return begun;
     }
     expectTaken(upload);
@@ -410,8 +411,8 @@ export class SftpTarget implements Target {
     return this.#with(signal, `cannot discard ${upload.partialPath}`, async ({ session }) => {
       await session.removeDurable(partialOf(session, upload));
       // Nothing of what was noted is true of the next one.
-      for (const key of [sureKey, leastKey, resumedKey, untakenKey])
-        if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
+      for (const key of [sureKey, leastKey, resumedKey]) if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
+      await begunAnew(upload);
     });
   }
 
@@ -533,10 +534,6 @@ function shownBy({ kind, size, modifiedMs }: Attributes): { shown?: Stamp } {
 function partialOf(session: Session, upload: Upload): Buffer {
   wirePath(session.root, upload.path);
   return wirePath(session.root, upload.partialPath);
-}
-
-function expectTaken({ memo }: Upload): void {
-  if (memo.get(untakenKey) === true) throw new Fault("conflict", "the server could not sync what it has of the file");
 }
 
 function numberOf(value: unknown): number | undefined {

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import ssh2, { type ServerChannel } from "ssh2";
+import { isFault } from "../../core/errors.js";
 import { goesOnAt } from "../../core/go-on.js";
 import { fingerprintOf } from "../../core/net.js";
 import type { Device, Target } from "../../core/plugin.js";
@@ -161,6 +162,22 @@ for (const verify of ["auto", "size"])
         assert.ok((await fs.readFile(join(it.dir, "a.bin"))).equals(content));
       },
     );
+
+test("a medium that refuses each time gets the whole file more and more seldom", { skip }, async (t) => {
+  const it = await under(t, {});
+  const file = upload("a.bin", bytes(100_000));
+  it.failing = 5;
+  const waits: unknown[] = [];
+  for (let n = 0; n < 5; n++)
+    await assert.rejects(it.again().write(file, 0, calm(), nothing), (error) => {
+      assert.ok(isFault(error, "transient"));
+      return waits.push(error.retryAfterMs) > 0;
+    });
+  const minuteMs = 60_000;
+  assert.deepEqual(waits, [undefined, 10 * minuteMs, 40 * minuteMs, 160 * minuteMs, 360 * minuteMs]);
+  await it.target.write(file, 0, calm(), nothing);
+  assert.ok(isReceipt(await it.target.commit(file, calm())));
+});
 
 test("so is what was found whole, and could not be synced before it gets its name", { skip }, async (t) => {
   const it = await under(t, {});
