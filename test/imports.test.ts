@@ -36,6 +36,7 @@ const forPlugins = [
   "core/text",
   "core/try-out",
   "core/turns",
+  "core/untaken",
   "core/wire-path",
 ];
 
