@@ -279,11 +279,6 @@ export function isPartial(path: string): boolean {
   return /^\.(?:.*\.)?[0-9a-f]{8}-[0-9a-f]{16}(?:\.try)?\.part$/s.test(splitPath(path)[1]);
 }
 
-/** Whether a hidden name says that an upload runs, of whatever program: `local` and `disk` do not list such files. */
-export function isRunning(path: string): boolean {
-  return /^\..*\.part$/.test(splitPath(path)[1]);
-}
-
 /** 16 lower-case hexadecimal digits. */
 export function shortHash(...parts: string[]): string {
   return hash("sha256", bytesFromName(`${parts.join("\0")}\0`)).slice(0, 16);

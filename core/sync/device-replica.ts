@@ -8,7 +8,7 @@ import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
 import { overBudget } from "../limits.js";
 import { isAsWritten } from "../names.js";
-import { parentOf } from "../paths.js";
+import { isRunning, parentOf } from "../paths.js";
 import type {
   Digest,
   DigestedReading,
@@ -25,7 +25,7 @@ import type {
 } from "../plugin.js";
 import { readableOf, StreamReading } from "../reading.js";
 import { reasonOf } from "../retry.js";
-import { isPartial, isRunning, ownDir, partialPath, type Rules } from "../route.js";
+import { isPartial, ownDir, partialPath, type Rules } from "../route.js";
 import { sizeText } from "../text.js";
 import { paced, type Throttle } from "../throttle.js";
 import type { Turns } from "../turns.js";

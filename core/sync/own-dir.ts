@@ -10,7 +10,7 @@ import { ownDir } from "../route.js";
 import { all } from "../turns.js";
 import { publishTo, smallUpload } from "../try-out.js";
 import { notAsListed } from "./replica.js";
-import { type Ages, aged } from "./trash.js";
+import { type Ages, aged, isDay } from "./trash.js";
 
 /** By day. */
 export const trashDir = "trash";
@@ -186,15 +186,16 @@ export class OwnDir {
    */
   async expire(ages: Ages, keepMs: number, nowMs: number, open: readonly string[], signal: AbortSignal): Promise<Expired> {
     const tree = this.given.tree();
-    const isDay = ({ path, kind }: FileEntry) => kind === "directory" && /^\d{4}-\d\d-\d\d$/.test(nameIn(path));
-    const days = (await entriesIfAny(tree, this.at(trashDir), signal)).filter(isDay);
+    const isDayOf = ({ path, kind }: FileEntry) => kind === "directory" && isDay(nameIn(path));
+    const days = (await entriesIfAny(tree, this.at(trashDir), signal)).filter(isDayOf);
     const parts = (await entriesIfAny(tree, this.at(stagedDir), signal)).filter(({ kind }) => kind === "file");
     const isTry = ({ path, kind }: FileEntry) => kind === "directory" && nameIn(path).startsWith(tryDir);
     const tries = (await entriesIfAny(tree, this.at(""), signal)).filter(isTry);
     const byName = new Map([...days, ...parts, ...tries].map((entry) => [nameIn(entry.path), entry]));
     const { old, ages: now } = aged(ages, [...byName.keys()], nowMs, keepMs);
     const stays = new Map<string, string>();
-    const waiting = new Set(days.flatMap(({ path }) => (open.some((at) => isAtOrBelow(this.given.at(at), path)) ? [nameIn(path)] : [])));
+    const waits = ({ path }: FileEntry) => old.includes(nameIn(path)) && open.some((at) => isAtOrBelow(this.given.at(at), path));
+    const waiting = new Set(days.filter(waits).map(({ path }) => nameIn(path)));
     let gone = 0;
     for (const name of old) {
       const entry = byName.get(name);
@@ -204,12 +205,12 @@ export class OwnDir {
         else {
           await emptyDir(tree, entry.path, signal);
           await tree.rmdir(entry.path, signal);
-          if (isDay(entry)) gone += 1;
+          if (isDayOf(entry)) gone += 1;
         }
       } catch (error) {
         if (!isFault(error, ...notAsListed, ...staying)) throw error;
         // What others had begun may go on just now.
-        if (isDay(entry)) stays.set(name, error.message);
+        if (isDayOf(entry)) stays.set(name, error.message);
       }
     }
     // It is as old the next time.

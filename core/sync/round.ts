@@ -297,7 +297,7 @@ async function carryAll(
    * spellings are one another may be what is found.
    */
   const isThere = async (action: Action) => {
-    if (action.do !== "remove" || isOurs(action.path)) return false;
+    if (action.do !== "remove" || isAtOrBelow(action.path, ownDir)) return false;
     const side = other(action.on);
     const { entries, folds, marked } = scans[side];
     const { path } = action;
@@ -411,8 +411,6 @@ function goTogether(one: Action | undefined, two: Action | undefined): boolean {
 }
 
 const anySpelling = (path: string) => folded(folded(path, "case and end"), "case and form");
-
-const isOurs = (path: string) => path.startsWith(`${ownDir}/`);
 
 const isRemoval = (action: Action) => action.do === "remove" || action.do === "rmdir";
 

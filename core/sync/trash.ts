@@ -42,10 +42,13 @@ export function aged(
   return { ages: Object.fromEntries(now.filter(([name]) => !old.includes(name))), old };
 }
 
+/** As a day of the trash is called. */
+export const isDay = (name: string): boolean => /^\d{4}-\d\d-\d\d$/.test(name);
+
 /** While a day lasts it is given more: that day does not count for what came last in it. */
 function dayOf(name: string): Span | undefined {
-  const fromMs = Date.parse(name);
-  return Number.isNaN(fromMs) || !/^\d{4}-\d\d-\d\d$/.test(name) ? undefined : [fromMs, fromMs + dayMs];
+  const fromMs = isDay(name) ? Date.parse(name) : NaN;
+  return Number.isNaN(fromMs) ? undefined : [fromMs, fromMs + dayMs];
 }
 
 function without([from, to]: Span, but: Span | undefined): Span[] {

@@ -72,7 +72,8 @@ export class Synced {
 
   note(stats: Stats): void {
     this.#known.add(shownBy(stats));
-    for (const oldest of this.#known) if (this.#known.size > mostSynced) this.#known.delete(oldest);
+    const [oldest] = this.#known;
+    if (this.#known.size > mostSynced && oldest !== undefined) this.#known.delete(oldest);
   }
 
   has(stats: Stats): boolean {

@@ -5,7 +5,7 @@ import type { Observable } from "rxjs";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { mountedBelow } from "../../core/mounts.js";
-import { nameIn } from "../../core/paths.js";
+import { isRunning } from "../../core/paths.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
 import { entryInstead, listedStill, nameless, noneIfGone, pathIn, volumeAt, volumeOf, withinAt } from "../../core/stat.js";
@@ -19,9 +19,6 @@ export interface Listing {
   /** How many names were looked at. */
   seen: number;
 }
-
-/** Partial names of an upload that runs, ours or another's: no files yet. */
-const partial = /^\..*\.part$/;
 
 export class LocalSource implements Source {
   readonly features: SourceFeatures;
@@ -58,7 +55,8 @@ export class LocalSource implements Source {
           for (const entry of entries) {
             throwIfAborted(signal);
             if (entry.kind !== "directory") {
-              if (!partial.test(nameIn(entry.path))) yield entry;
+              // No file yet.
+              if (!isRunning(entry.path)) yield entry;
             } else if (options.enter?.(entry.path) !== false) dirs.push(entry);
           }
         }

@@ -7,7 +7,7 @@ import { sftpFault } from "./faults.js";
 import { believed, families, sshDoor, type Believed } from "../../core/host-key.js";
 import { unlessStranger } from "../../core/stranger.js";
 import { waysOf, type Way } from "./keys.js";
-import type { SftpOptions } from "./options.js";
+import { asksForDigests, type SftpOptions } from "./options.js";
 import { Session } from "./session.js";
 import { Digester } from "./shell.js";
 import { Departure, gatheringSocket, softwareOf, watchMoves } from "./socket.js";
@@ -235,7 +235,7 @@ async function started({ client, socket, software }: Connection, options: SftpOp
     unwatch();
     broke?.(new Fault("transient", "the connection was closed"));
   });
-  const digester = options.verify === "size" || options.verify === "readback" ? undefined : new Digester(client, timeoutMs, socket);
+  const digester = asksForDigests(options) ? new Digester(client, timeoutMs, socket) : undefined;
   const opening = new Promise<Session>((resolve, reject) => {
     broke = reject;
     const departure = new Departure(socket);

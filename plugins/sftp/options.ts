@@ -34,6 +34,9 @@ const given = v.strictObject({
 type Given = v.InferOutput<typeof given>;
 export type SftpOptions = Given;
 
+/** Whether the server's own digests are wanted. */
+export const asksForDigests = ({ verify }: SftpOptions): boolean => verify === "auto" || verify === "digest";
+
 /** What cannot be with one another. */
 export const options = v.pipe(
   given,

@@ -6,12 +6,11 @@ import { abortedFault, Fault, isFault, orAborted, throwIfAborted } from "../../c
 import type { Clock, DigestKind, Memo, PluginContext } from "../../core/plugin.js";
 import { sftpFault } from "./faults.js";
 import { logIn, type Login } from "./login.js";
-import type { SftpOptions } from "./options.js";
+import { asksForDigests, type SftpOptions } from "./options.js";
 import { copying } from "./session.js";
 
 /** In the device's memory: it digested at the last login. */
 const digestsKey = "digests";
-const asksFor = ({ verify }: SftpOptions): boolean => verify === "auto" || verify === "digest";
 const most = 2;
 const idleMs = 30_000;
 /** After a server refused one more connection: so long none is tried. */
@@ -144,7 +143,7 @@ export class Pool {
 
   /** Without it the next login waits less long for a shell. */
   #note(digests: boolean): void {
-    if (!asksFor(this.#options) || (this.#memory.get(digestsKey) === true) === digests) return;
+    if (!asksForDigests(this.#options) || (this.#memory.get(digestsKey) === true) === digests) return;
     this.#memory.set(digestsKey, digests ? true : undefined).catch(() => undefined);
   }
 

@@ -47,20 +47,22 @@ export class Bodies {
 
   async #take(most: number): Promise<Chunk> {
     while (this.#rest === undefined || this.#rest.empty) {
-      const chunk = await this.#reading.next().catch((error: unknown) => {
+      const chunk = await this.#next().catch((error: unknown) => {
         this.failed = true;
         throw error;
       });
-      if (chunk === undefined) {
-        this.failed = true;
-        // A request that promised more would wait for it for ever.
-        throw new Fault("transient", `the bytes ended at ${this.#at} of ${this.#upload.size}`);
-      }
       this.#rest = new Rest(chunk);
     }
     const part = this.#rest.take(most);
     this.#at += part.bytes.length;
     this.#onBytes(part.bytes.length);
     return part;
+  }
+
+  async #next(): Promise<Chunk> {
+    const chunk = await this.#reading.next();
+    // A request that promised more would wait for it for ever.
+    if (chunk === undefined) throw new Fault("transient", `the bytes ended at ${this.#at} of ${this.#upload.size}`);
+    return chunk;
   }
 }
