@@ -33,6 +33,29 @@ function opened(t: TestContext, port: number, given: Readonly<Record<string, unk
   return device;
 }
 
+/** A server of its own, where `run` beside its directory is what is run for each command. */
+async function commanded(t: TestContext) {
+  const it = await startRsync(
+    (dir) => dir,
+    (_dir, base) => `command="${base}/run" `,
+  );
+  t.after(() => it.stop());
+  const base = join(it.dir, "..");
+  const put = (name: string, lines: readonly string[]) => fs.writeFile(join(base, name), `${lines.join("\n")}\n`, { mode: 0o755 });
+  const runs = async (script: readonly string[]): Promise<void> => {
+    await put("run", script);
+    await fs.chmod(base, 0o777);
+  };
+  /** `sync` there refuses a file as coreutils says it, once there is `failing`, and once; `before` it does. */
+  const failsOnce = async (...before: readonly string[]): Promise<void> => {
+    await fs.mkdir(join(base, "bin"));
+    const refuses = `echo "sync: error syncing '$2': Input/output error" >&2; exit 1`;
+    await put("bin/sync", ["#!/bin/sh", `mv "${base}/failing" "${base}/failed" 2>/dev/null || exit 0`, ...before, refuses]);
+    await runs(["#!/bin/sh", `PATH="${base}/bin:$PATH"; export PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"`]);
+  };
+  return { ...it, runs, failsOnce };
+}
+
 /** Probes with these options in place of the right ones; the message of the fault, or "" when it is well. */
 async function probed(t: TestContext, given: Readonly<Record<string, unknown>>, kind: FaultKind | undefined, at?: SftpServerUnderTest) {
   const { port, seen, options } = at ?? (await server());
@@ -366,12 +389,7 @@ for (const together of [false, true])
     `what the rsync there could not sync is sent again, though it is there as it should be: asked for another sync its system says that all is well${together ? " (of several that go together)" : ""}`,
     { skip },
     async (t) => {
-      const broken = await startRsync(
-        (dir) => dir,
-        (_dir, base) => `command="${base}/run" `,
-      );
-      t.after(() => broken.stop());
-      const { port, options, dir, seen } = broken;
+      const { port, options, dir, seen, runs } = await commanded(t);
       // Only once: what is sent again may be well.
       const script = [
         "#!/bin/sh",
@@ -380,8 +398,7 @@ for (const together of [false, true])
         `echo "rsync: [receiver] fsync failed on \\"$(ls -d "${dir}"/.a.bin.*)\\": Input/output error (5)" >&2; s=11; fi;; esac`,
         "exit $s",
       ];
-      await fs.writeFile(join(dir, "../run"), `${script.join("\n")}\n`, { mode: 0o755 });
-      await fs.chmod(join(dir, ".."), 0o777);
+      await runs(script);
       const local = await scratch(t);
       const again = () => opened(t, port, { root: seen, concurrency: 1, ...options }, join(local, "state")).target ?? assert.fail();
       const target = again();
@@ -465,20 +482,9 @@ for (const how of ["grows", "is written over"])
   );
 
 test("what is found whole, and cannot be synced there before it gets its name, is sent again", { skip }, async (t) => {
-  const broken = await startRsync(
-    (dir) => dir,
-    (_dir, base) => `command="${base}/run" `,
-  );
-  t.after(() => broken.stop());
-  const { port, options, dir, seen } = broken;
+  const { port, options, dir, seen, failsOnce } = await commanded(t);
   const base = join(dir, "..");
-  await fs.mkdir(join(base, "bin"));
-  const run = `#!/bin/sh\nPATH="${base}/bin:$PATH"; export PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"\n`;
-  await fs.writeFile(join(base, "run"), run, { mode: 0o755 });
-  // As coreutils has it, once.
-  const sync = `#!/bin/sh\nmv "${base}/failing" "${base}/failed" 2>/dev/null || exit 0\necho "sync: error syncing '$2': Input/output error" >&2; exit 1\n`;
-  await fs.writeFile(join(base, "bin/sync"), sync, { mode: 0o755 });
-  await fs.chmod(base, 0o777);
+  await failsOnce();
   const local = await scratch(t);
   const again = () => opened(t, port, { root: seen, ...options }, join(local, "state")).target ?? assert.fail();
   const content = bytes(300_000, 1);
@@ -501,12 +507,7 @@ for (const words of ["Invalid argument (22)", "Operation not supported (95)", "F
     `a file system there that syncs no files (${words}) gets them: nothing is sent a second time, and it is not asked again`,
     { skip },
     async (t) => {
-      const without = await startRsync(
-        (dir) => dir,
-        (_dir, base) => `command="${base}/run" `,
-      );
-      t.after(() => without.stop());
-      const { port, options, dir, seen } = without;
+      const { port, options, dir, seen, runs } = await commanded(t);
       const script = [
         "#!/bin/sh",
         'sh -c "$SSH_ORIGINAL_COMMAND"; s=$?',
@@ -514,8 +515,7 @@ for (const words of ["Invalid argument (22)", "Operation not supported (95)", "F
         `echo "rsync: [receiver] fsync failed on \\"${dir}/.a.bin\\": ${words}" >&2; s=11;; esac`,
         "exit $s",
       ];
-      await fs.writeFile(join(dir, "../run"), `${script.join("\n")}\n`, { mode: 0o755 });
-      await fs.chmod(join(dir, ".."), 0o777);
+      await runs(script);
       const local = await scratch(t);
       const target = opened(t, port, { root: seen, ...options }, join(local, "state")).target ?? assert.fail();
       for (const [i, name] of ["a.bin", "b.bin"].entries()) {
@@ -536,12 +536,7 @@ test(
   "what the rsync there could not sync is sent again, also where it was stopped meanwhile, and its run went on with the others",
   { skip },
   async (t) => {
-    const broken = await startRsync(
-      (dir) => dir,
-      (_dir, base) => `command="${base}/run" `,
-    );
-    t.after(() => broken.stop());
-    const { port, options, dir, seen } = broken;
+    const { port, options, dir, seen, runs } = await commanded(t);
     const script = [
       "#!/bin/sh",
       'sh -c "$SSH_ORIGINAL_COMMAND"; s=$?',
@@ -550,8 +545,7 @@ test(
       `echo "rsync: [receiver] fsync failed on \\"$(ls -d "${dir}"/.a.bin.*)\\": Input/output error (5)" >&2; s=11; fi;; esac`,
       "exit $s",
     ];
-    await fs.writeFile(join(dir, "../run"), `${script.join("\n")}\n`, { mode: 0o755 });
-    await fs.chmod(join(dir, ".."), 0o777);
+    await runs(script);
     const local = await scratch(t);
     const target = opened(t, port, { root: seen, concurrency: 1, ...options }, join(local, "state")).target ?? assert.fail();
     const files = await Promise.all(
@@ -586,25 +580,9 @@ test(
 );
 
 test("what the sync there says of it is heard, also where it was stopped meanwhile", { skip }, async (t) => {
-  const broken = await startRsync(
-    (dir) => dir,
-    (_dir, base) => `command="${base}/run" `,
-  );
-  t.after(() => broken.stop());
-  const { port, options, dir, seen } = broken;
+  const { port, options, dir, seen, failsOnce } = await commanded(t);
   const base = join(dir, "..");
-  await fs.mkdir(join(base, "bin"));
-  const run = `#!/bin/sh\nPATH="${base}/bin:$PATH"; export PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"\n`;
-  await fs.writeFile(join(base, "run"), run, { mode: 0o755 });
-  // As coreutils has it, once.
-  const sync = [
-    "#!/bin/sh",
-    `mv "${base}/failing" "${base}/failed" 2>/dev/null || exit 0`,
-    `while [ -e "${base}/failed" ]; do sleep 0.05; done`,
-    `echo "sync: error syncing '$2': Input/output error" >&2; exit 1`,
-  ];
-  await fs.writeFile(join(base, "bin/sync"), `${sync.join("\n")}\n`, { mode: 0o755 });
-  await fs.chmod(base, 0o777);
+  await failsOnce(`while [ -e "${base}/failed" ]; do sleep 0.05; done`);
   const local = await scratch(t);
   const again = () => opened(t, port, { root: seen, ...options }, join(local, "state")).target ?? assert.fail();
   const content = bytes(300_000, 1);

@@ -27,15 +27,23 @@ export interface Scripted {
   close(): Promise<void>;
 }
 
-/** Any user and password is let in; there are no extensions. */
-export async function scripted(bent: Bent): Promise<Scripted> {
-  const files = new Map<string, Buffer>();
+/** Of a server; `hostKey`: its fingerprint, as it is configured. */
+export function hostKeys(): { readonly privateKey: string; readonly hostKey: string } {
   // ssh2's own generator makes a key that ssh2 cannot parse three times in a thousand.
   const { privateKey } = generateKeyPairSync("ec", {
     namedCurve: "P-256",
     privateKeyEncoding: { type: "sec1", format: "pem" },
     publicKeyEncoding: { type: "spki", format: "pem" },
   });
+  const parsed = ssh2.utils.parseKey(privateKey);
+  if (parsed instanceof Error) throw parsed;
+  return { privateKey, hostKey: fingerprintOf(parsed.getPublicSSH()) };
+}
+
+/** Any user and password is let in; there are no extensions. */
+export async function scripted(bent: Bent): Promise<Scripted> {
+  const files = new Map<string, Buffer>();
+  const { privateKey, hostKey } = hostKeys();
   const clients = new Set<ssh2.Connection>();
   const server = new ssh2.Server({ hostKeys: [privateKey] }, (client) => {
     clients.add(client);
@@ -52,11 +60,9 @@ export async function scripted(bent: Bent): Promise<Scripted> {
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  const parsed = ssh2.utils.parseKey(privateKey);
-  if (parsed instanceof Error) throw parsed;
   return {
     port: (server.address() as AddressInfo).port,
-    hostKey: fingerprintOf(parsed.getPublicSSH()),
+    hostKey,
     files,
     close: async () => {
       for (const client of clients) client.end();

@@ -1,7 +1,6 @@
 /** OpenSSH's server on a medium that does not take what was written: fsync says so once, and then that all is well. */
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
-import { generateKeyPairSync } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, promises as fs } from "node:fs";
 import type { AddressInfo } from "node:net";
@@ -11,11 +10,11 @@ import { test, type TestContext } from "node:test";
 import ssh2, { type ServerChannel } from "ssh2";
 import { isFault } from "../../core/errors.js";
 import { goesOnAt } from "../../core/go-on.js";
-import { fingerprintOf } from "../../core/net.js";
 import type { Device, Target } from "../../core/plugin.js";
 import { calm, expectFault } from "./clause.js";
 import { cut } from "./readers.js";
 import { sftpDevice } from "./sftp-harness.js";
+import { hostKeys } from "./sftp-scripted.js";
 import { isReceipt, send } from "./target-under-test.js";
 import { bytes, context, upload } from "./upload.js";
 
@@ -47,13 +46,7 @@ interface Under {
 
 async function under(t: TestContext, given: Readonly<Record<string, unknown>>): Promise<Under> {
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-unsynced-"));
-  const { privateKey } = generateKeyPairSync("ec", {
-    namedCurve: "P-256",
-    privateKeyEncoding: { type: "sec1", format: "pem" },
-    publicKeyEncoding: { type: "spki", format: "pem" },
-  });
-  const parsed = ssh2.utils.parseKey(privateKey);
-  if (parsed instanceof Error) throw parsed;
+  const { privateKey, hostKey } = hostKeys();
   const children: ChildProcess[] = [];
   const clients = new Set<ssh2.Connection>();
   const server = new ssh2.Server({ hostKeys: [privateKey] }, (client) => {
@@ -107,7 +100,6 @@ async function under(t: TestContext, given: Readonly<Record<string, unknown>>): 
   };
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  const hostKey = fingerprintOf(parsed.getPublicSSH());
   const { port } = server.address() as AddressInfo;
   const ctx = context();
   const devices: Device[] = [];

@@ -33,6 +33,22 @@ function worldOf(here: Tree, there: Tree, store: Kept, gate: Gate, intent: () =>
   };
 }
 
+/** Two trees of one world, whose calls all go through. */
+function pair() {
+  let [time, serial] = [1, 0];
+  const tick = () => (time += 1);
+  const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
+  const world = worldOf(
+    box,
+    server,
+    new Kept(),
+    () => Promise.resolve(),
+    () => String((serial += 1)),
+  );
+  const once = () => round(world, rules, new AbortController().signal);
+  return { box, server, world, once };
+}
+
 test("a disk that is not mounted when the power is back: what was taken aside on it has its name again once it is", async () => {
   let [time, serial] = [1, 0];
   const tick = () => (time += 1);
@@ -70,17 +86,7 @@ test("a disk that is not mounted when the power is back: what was taken aside on
 });
 
 test("what a side has and does not list is not removed at the other, and all else is done", async () => {
-  let [time, serial] = [1, 0];
-  const tick = () => (time += 1);
-  const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
-  const world = worldOf(
-    box,
-    server,
-    new Kept(),
-    () => Promise.resolve(),
-    () => String((serial += 1)),
-  );
-  const once = () => round(world, rules, new AbortController().signal);
+  const { box, server, world, once } = pair();
   for (const [n, path] of ["a", "b", "c"].entries()) box.put(path, n + 1);
   await once();
   const { there } = world.sides;
@@ -95,17 +101,7 @@ test("what a side has and does not list is not removed at the other, and all els
 });
 
 test("where a part of a side takes spellings for one (a FAT that is mounted in it) a name in other capitals is no reason to keep the old one", async () => {
-  let [time, serial] = [1, 0];
-  const tick = () => (time += 1);
-  const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
-  const world = worldOf(
-    box,
-    server,
-    new Kept(),
-    () => Promise.resolve(),
-    () => String((serial += 1)),
-  );
-  const once = () => round(world, rules, new AbortController().signal);
+  const { box, server, world, once } = pair();
   for (const [n, path] of ["LOG", "other"].entries()) box.put(path, n + 1);
   await once();
   const { there } = world.sides;
@@ -119,17 +115,7 @@ test("where a part of a side takes spellings for one (a FAT that is mounted in i
 });
 
 test("a directory that became a file: of what is below a file nothing is asked, where a server has no right answer (ProFTPD's SFTP says that it failed)", async () => {
-  let [time, serial] = [1, 0];
-  const tick = () => (time += 1);
-  const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
-  const world = worldOf(
-    box,
-    server,
-    new Kept(),
-    () => Promise.resolve(),
-    () => String((serial += 1)),
-  );
-  const once = () => round(world, rules, new AbortController().signal);
+  const { box, server, world, once } = pair();
   files(box, "d/a", "d/e/b");
   await once();
   const { there } = world.sides;
