@@ -1,8 +1,8 @@
-/** What sources and trees over a connection have in common: their servers list a directory at a time, and compare nothing by themselves. */
+/** What sources, targets and trees over a connection have in common: their servers list a directory at a time, and compare nothing by themselves. */
 import { createHash } from "node:crypto";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import { depthOf, nameIn } from "./paths.js";
-import type { FileEntry, ListOptions, Stamp, Tree } from "./plugin.js";
+import type { FileEntry, ListOptions, Stamp, Tree, Upload } from "./plugin.js";
 import { withSignals } from "./signals.js";
 
 /** What a source over a connection gives its tree. */
@@ -23,6 +23,35 @@ export abstract class RemoteTree implements Pick<Tree, "list" | "stat"> {
 
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
     return this.source.stat(path, signal);
+  }
+}
+
+/** So much of the end of a partial is read back where nobody knows whether the server still has what it had taken. */
+export const comparedBytes = 65_536;
+
+/**
+ * Whether what a target holds of an upload from `from` on is the file's own: a server that lost its power may have lost of what it had taken, and keep its size. Throws what the file's bytes end with; what
+ * is whole there, and cannot be compared as its source has gone, may be the last copy, and counts as such.
+ */
+export async function isOwn(upload: Upload, from: number, theirs: Buffer, signal: AbortSignal): Promise<boolean> {
+  const reading = upload.chunks(from, signal);
+  try {
+    let at = 0;
+    while (at < theirs.length) {
+      const chunk = await reading.next();
+      if (chunk === undefined) return false;
+      const bytes = chunk.bytes.subarray(0, theirs.length - at);
+      const same = bytes.equals(theirs.subarray(at, at + bytes.length));
+      at += bytes.length;
+      chunk.release();
+      if (!same) return false;
+    }
+    return true;
+  } catch (error) {
+    if (from + theirs.length === upload.size && isFault(error, "missing", "changed")) return true;
+    throw error;
+  } finally {
+    reading.close();
   }
 }
 

@@ -20,7 +20,7 @@ import { nameFromWire, readable, wirePath } from "./wire.js";
 export type { Answer } from "./control.js";
 export { Refusal } from "./control.js";
 
-/** The server did not say that it takes a file. */
+/** The server did not say that it takes, or gives, a file. */
 export class Held extends Silence {}
 
 /** After a signal: a server that has not answered by then is given up. */
@@ -51,6 +51,11 @@ export class Connection {
 
   get closed(): boolean {
     return this.#login.closed;
+  }
+
+  /** The server was there from then on, for as long as it answers here: by `performance.now`. */
+  get sinceMs(): number {
+    return this.#login.sinceMs;
   }
 
   /** The root as text of bytes, without "/" at its end. */
@@ -342,8 +347,7 @@ export class Connection {
       return sent;
     } catch (error) {
       if (error instanceof Refusal) throw new StoreRefusal(error.answer);
-      if (!waits || !(error instanceof Silence)) throw error;
-      throw new Held("the server did not say that it takes the file (150): an earlier transfer may still hold it there", { cause: error });
+      throw waits ? orHeld(error, "takes") : error;
     } finally {
       source.close();
     }
@@ -356,9 +360,41 @@ export class Connection {
     answer.then(heard, heard);
   }
 
+  /**
+   * What a file holds from `offset` on, `length` bytes; more of them where it holds more, or the server gives another part than it was asked for: then the connection is ended. Undefined where the
+   * server does not give it. Throws Held where it does not begin within `patienceMs`.
+   */
+  async part(wire: string, offset: number, length: number, patienceMs: number): Promise<Buffer | undefined> {
+    const parts: Buffer[] = [];
+    let came = 0;
+    let waits = true;
+    try {
+      await this.#transfer(retrieving(wire, offset), async (data) => {
+        this.#expectBegun(data, patienceMs);
+        void data.begun.then(() => (waits = false));
+        await data.ready;
+        for (const answer of data.before) taken(await answer);
+        for await (const chunk of data.socket as AsyncIterable<Buffer>) {
+          this.#login.control.touch();
+          parts.push(chunk);
+          came += chunk.length;
+          if (came > length) {
+            this.#login.close();
+            return;
+          }
+        }
+        taken(await data.answer);
+      });
+    } catch (error) {
+      if (error instanceof Refusal && error.code >= 500) return undefined;
+      throw waits ? orHeld(error, "gives") : error;
+    }
+    return Buffer.concat(parts);
+  }
+
   /** The bytes of a file from `offset`; ends once the server has said that it sent all. Whoever stops before that breaks the connection. */
   async *retrieve(wire: string, offset: number): AsyncGenerator<Buffer> {
-    yield* this.#received(offset > 0 ? [`REST ${offset}`, `RETR ${wire}`] : [`RETR ${wire}`]);
+    yield* this.#received(retrieving(wire, offset));
   }
 
   async *#received(commands: readonly string[]): AsyncGenerator<Buffer> {
@@ -507,6 +543,16 @@ export class Connection {
     const reason = `the server left out the rest: it said "${said.text.trim()}": have it list more of one directory (Pure-FTPd: -L)`;
     return [...listed, { name: "", kind: "unreadable", size: 0, reason }];
   }
+}
+
+function retrieving(wire: string, offset: number): string[] {
+  return offset > 0 ? [`REST ${offset}`, `RETR ${wire}`] : [`RETR ${wire}`];
+}
+
+/** Of a transfer that the server did not begin. */
+function orHeld(error: unknown, does: "takes" | "gives"): unknown {
+  if (!(error instanceof Silence)) return error;
+  return new Held(`the server did not say that it ${does} the file (150): an earlier transfer may still hold it there`, { cause: error });
 }
 
 /** `what`, or the transfer has ended. Throws when the control connection fails. */

@@ -29,6 +29,8 @@ const keepsSpaces = /\bvsFTPd\b|\bFileSync\b|\bProFTPD\b/;
 export class Login {
   readonly control: Control;
   readonly options: FtpOptions;
+  /** The server was there from then on, for as long as it answers here: by `performance.now`. */
+  readonly sinceMs = performance.now();
   readonly #clock: Clock;
   readonly #server: ServerMemory;
   readonly #tls: ConnectionOptions | undefined;

@@ -513,6 +513,50 @@ test("a server that takes REST, and gives the file from its first byte all the s
   assert.equal(device.source!.features.ranges, false);
 });
 
+for (const [how, from, to, looks] of [
+  ["it gives it from its first byte, whatever REST says", 0, 200_000, 1],
+  ["it loses the end of what it gives", 200_000 - 65_536, 190_000, 3],
+] as const)
+  test(`of a partial nobody knows the last, and the server cannot be asked (${how}): its size is believed`, async () => {
+    const content = bytes(300_000);
+    let control: Socket | undefined;
+    const port = await dataPort((socket) => {
+      socket.on("error", () => socket.destroy());
+      socket.end(content.subarray(from, to), () => control?.write("226 done\r\n"));
+    });
+    const { device, lines } = await scripted((line, socket) => {
+      control = socket;
+      if (line.startsWith("SIZE")) return "213 200000";
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      if (line.startsWith("REST")) return "350 from there";
+      return line.startsWith("RETR") ? "150 here it is" : undefined;
+    });
+    for (let n = 0; n < 3; n++) assert.equal(await device.target!.offset(upload("a.bin", content), calm()), 200_000);
+    assert.equal(lines.filter((line) => line.startsWith("RETR")).length, looks);
+  });
+
+test("of a partial nobody knows the last, and it grows while it is looked at: an earlier transfer is still at work", async () => {
+  const content = bytes(300_000);
+  let held = 200_000;
+  let opened: (socket: Socket) => void = () => undefined;
+  const data = new Promise<Socket>((resolve) => (opened = resolve));
+  const port = await dataPort((socket) => {
+    socket.on("error", () => socket.destroy());
+    opened(socket);
+  });
+  const { device } = await scripted((line, control) => {
+    if (line.startsWith("SIZE")) return `213 ${held}`;
+    if (line === "EPSV") return `229 ok (|||${port}|)`;
+    if (line.startsWith("REST")) return "350 from there";
+    if (!line.startsWith("RETR")) return undefined;
+    held = 250_000;
+    void data.then((socket) => socket.end(content.subarray(200_000 - 65_536, held), () => control.write("226 done\r\n")));
+    return "150 here it is";
+  });
+  const message = await expectFault(device.target!.offset(upload("a.bin", content), calm()), "transient");
+  assert.match(message, /had 200000 bytes at the server, and has 250000 now$/);
+});
+
 for (const refusal of ["451 /.a.bin.part: Append/Restart not permitted, try again", "502 no such command"])
   test(`a server that appends to no file (${refusal.slice(0, 3)}) gets what broke off whole again, and is known`, async () => {
     let held: number | undefined = 1000;
@@ -674,7 +718,8 @@ test("nothing is asked behind a transfer before its answer, also not in the same
   const sizes: Promise<number>[] = [];
   for (let turn = 0; turn < 100; turn++) {
     await Promise.resolve();
-    sizes.push(target.offset(upload(`${turn}.bin`, bytes(7)), calm()));
+    // More than it should be: nothing is read back.
+    sizes.push(target.offset(upload(`${turn}.bin`, bytes(5)), calm()));
   }
   await writing;
   assert.deepEqual(await Promise.all(sizes), Array(100).fill(7));

@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { KnownDirs, noDigest } from "../../core/remote.js";
+import { comparedBytes, isOwn, KnownDirs, noDigest } from "../../core/remote.js";
 import { type Answer, type Connection, Held, Refusal } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { continuesNever, isTooLarge } from "./faults.js";
@@ -34,8 +34,10 @@ const heldMs = 5000;
 const heldTimes = 3;
 /** What may be sent once more rather than wait for a transfer that is long dead: what took so long to send, at most so much; and so much where that is not known. */
 const twice = { ms: 10_000, bytes: 4 * 2 ** 20, unknownBytes: 256 * 1024 } as const;
+const patienceAfter = (askedMs: number): number => Math.max(heldMs, heldTimes * (performance.now() - askedMs));
 /** What says how fast sending is. */
 const tellingBytes = 64 * 1024;
+const longDead = "an earlier transfer may still hold that; it is sent from its first byte";
 
 export class FtpTarget implements Target {
   readonly #options: FtpOptions;
@@ -45,6 +47,10 @@ export class FtpTarget implements Target {
   readonly #empty = new Set<string>();
   /** Uploads whose partial was proved as it is, before `commit`. */
   readonly #proved = new Map<string, Proved>();
+  /** When the server held an upload's partial as it was sent, by its answer then or by a look. It has not lost its power since where a connection still answers that is older. */
+  readonly #heldMs = new Map<string, number>();
+  /** The server was seen to give files from their first byte alone. */
+  #blind = false;
   /** Uploads that were begun anew because the server did not go on with them. */
   readonly #anew = new Set<string>();
   /** As the last upload went. */
@@ -75,11 +81,49 @@ export class FtpTarget implements Target {
   }
 
   offset(upload: Upload, signal: AbortSignal): Promise<number> {
-    return this.#pool.with(signal, `cannot ask for the size of ${upload.partialPath}`, async (connection) => {
-      const size = await connection.size(partialOf(connection, upload));
+    return this.#pool.with(signal, `cannot look at ${upload.partialPath}`, async (connection) => {
+      const partial = partialOf(connection, upload);
+      const askedMs = performance.now();
+      const size = await connection.size(partial);
       if (size === 0 && !this.#wholeOnly) this.#empty.add(upload.id);
-      return size ?? 0;
+      if (size === undefined || size === 0 || size > upload.size || this.#isSound(connection, upload)) return size ?? 0;
+      return (await this.#comesSound(connection, upload, partial, size, askedMs, signal)) ? size : 0;
     });
+  }
+
+  #isSound({ sinceMs }: Connection, { id }: Upload): boolean {
+    return this.#blind || sinceMs <= (this.#heldMs.get(id) ?? -1);
+  }
+
+  /**
+   * Whether the end of what is there is that of the file, or nobody can tell: a server that lost its power may have lost of what it had taken, and keep its size. Otherwise it is taken away: vsftpd
+   * would truncate it for STOR once nobody has it any more, see `#append`. Throws Held, and "transient".
+   */
+  async #comesSound(
+    connection: Connection,
+    upload: Upload,
+    partial: string,
+    size: number,
+    askedMs: number,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const from = Math.max(0, size - comparedBytes);
+    const patienceMs = patienceAfter(askedMs);
+    const theirs = await connection.part(partial, from, size - from, patienceMs).catch(async (error: unknown) => {
+      await this.#beginAnew(error, upload, size, signal);
+      throw error;
+    });
+    if (theirs !== undefined && theirs.length !== size - from) {
+      const now = await this.#pool.with(signal, `cannot look at ${upload.partialPath}`, (other) => other.size(partial));
+      if (now !== size) throw new Fault("transient", `${upload.partialPath} had ${size} bytes at the server, and has ${now ?? 0} now`);
+      // Another part than was asked for (REST), from its first byte on; or it lost the end on its way.
+      this.#blind ||= theirs.length > size - from;
+      return true;
+    }
+    const sound = theirs === undefined || (await isOwn(upload, from, theirs, signal));
+    if (sound) this.#heldMs.set(upload.id, askedMs);
+    else await connection.command(`DELE ${partial}`);
+    return sound;
   }
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
@@ -113,8 +157,8 @@ export class FtpTarget implements Target {
       const held = (await connection.size(partial)) ?? 0;
       if (held !== offset) throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
       if (offset === upload.size) return;
-      patienceMs = Math.max(heldMs, heldTimes * (performance.now() - askedMs));
-    }
+      patienceMs = patienceAfter(askedMs);
+    } else this.#heldMs.set(upload.id, performance.now());
     const wanted = upload.size - offset;
     // Others may have the connection first.
     let begunMs: number | undefined;
@@ -125,15 +169,14 @@ export class FtpTarget implements Target {
     try {
       const sent = await connection.store(begins ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, told, patienceMs);
       if (sent >= tellingBytes && begunMs !== undefined) this.#bytesPerMs = sent / (performance.now() - begunMs);
+      this.#heldMs.set(upload.id, performance.now());
       if (sent < wanted) throw new Fault("transient", `the bytes ended at ${offset + sent} of ${upload.size}`);
     } catch (error) {
+      // It answered: what it took before that it has.
+      if (!connection.closed && !signal.aborted) this.#heldMs.set(upload.id, performance.now());
       // Somebody may have removed the directory that we know: the next try looks again.
       this.#dirs.clear();
-      if (!begins && error instanceof Held && this.#mayBeginAnew(upload, offset) && (await this.#takenAway(upload, signal)))
-        throw new Fault(
-          "transient",
-          "the server does not go on with what it has of it: an earlier transfer may still hold that; it is sent from its first byte",
-        );
+      if (!begins) await this.#beginAnew(error, upload, offset, signal);
       if (!(error instanceof Refusal)) throw error;
       if (!begins && continuesNever(error, partial)) return await this.#wholeFromNow(connection, partial, readable(error.message));
       // It can never be whole there, or will not go on from there, and would only take room.
@@ -153,6 +196,12 @@ export class FtpTarget implements Target {
     this.#wholeOnly = true;
     await connection.ask(`DELE ${partial}`);
     throw new Fault("transient", `this server continues no file ("${why}"): what breaks off is sent to it whole again`);
+  }
+
+  /** Where the server did not begin with a partial that is there, and little is lost by it, that is taken away. Throws "transient" then. */
+  async #beginAnew(error: unknown, upload: Upload, held: number, signal: AbortSignal): Promise<void> {
+    if (error instanceof Held && this.#mayBeginAnew(upload, held) && (await this.#takenAway(upload, signal)))
+      throw new Fault("transient", `the server does not go on with what it has of it: ${longDead}`);
   }
 
   /** Once: a server that never says that it goes on would never have more. */
@@ -184,6 +233,7 @@ export class FtpTarget implements Target {
       if (held !== undefined) await connection.command(`DELE ${partial}`);
       await connection.copy(source, partial, size);
       const copied = await connection.size(partial);
+      this.#heldMs.set(upload.id, performance.now());
       if (copied !== size) throw new Fault("rejected", `the server says that it is done, and the partial has ${copied ?? 0} bytes`);
     });
   }
@@ -206,15 +256,20 @@ export class FtpTarget implements Target {
       const name = connection.newPath(upload.path);
       // The look at the name comes last, as near to the rename as it can: a proof takes as long as the server needs to read the file.
       const hashed = this.features.digests.length > 0;
-      const [size, there] = await connection.sizes(...(hashed || read > 0 ? [partial] : [partial, name]));
+      const askedMs = performance.now();
+      const compares = !hashed && read === 0 && upload.size > 0 && !this.#isSound(connection, upload);
+      const reads = read > 0 || compares;
+      const [size, there] = await connection.sizes(...(hashed || reads ? [partial] : [partial, name]));
       if (size === undefined) return this.#published(connection, upload, name, upload.naming !== undefined);
       if (size !== upload.size) throw otherSize(size, upload, `the partial at the server has ${size} bytes, not ${upload.size}`);
+      if (compares && !(await this.#comesSound(connection, upload, partial, size, askedMs, signal)))
+        throw new Fault("transient", "the server has lost of what it had taken of it: it is sent again");
       // In one packet with the question for the digest, and answered after it.
       const [proved, now] = await Promise.all([
         this.#proved.get(upload.id) ?? this.#provePartial(connection, upload, partial),
         hashed ? connection.size(name) : there,
       ]);
-      const other = await this.#occupant(connection, upload, name, read > 0 ? await connection.size(name) : now);
+      const other = await this.#occupant(connection, upload, name, reads ? await connection.size(name) : now);
       if (other !== undefined && !(await this.#replaceable(connection, upload, name, other))) return other;
       await ensureDir(connection, parentOf(name), this.#dirs);
       const timed = upload.modifiedMs === undefined ? [] : [{ command: setTime(connection, partial, upload.modifiedMs) }];
@@ -246,15 +301,13 @@ export class FtpTarget implements Target {
           "transient",
           `the server said that it gave ${upload.path} its name ("${to.code} ${readable(to.text)}"), and did not`,
         );
-      this.#proved.delete(upload.id);
-      this.#anew.delete(upload.id);
+      this.#forget(upload);
       return { path: upload.path, size: upload.size, ...proved };
     });
   }
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {
-    this.#proved.delete(upload.id);
-    this.#anew.delete(upload.id);
+    this.#forget(upload);
     return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
       // Nothing was ever sent for a name that cannot be given.
       if (!connection.canHave(upload.path)) return;
@@ -262,6 +315,12 @@ export class FtpTarget implements Target {
       const answer = await connection.ask(`DELE ${partial}`);
       if (answer.code >= 400 && (await connection.size(partial)) !== undefined) throw new Refusal(answer);
     });
+  }
+
+  #forget({ id }: Upload): void {
+    this.#proved.delete(id);
+    this.#anew.delete(id);
+    this.#heldMs.delete(id);
   }
 
   look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {

@@ -5,6 +5,7 @@
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Occupant, Part, Receipt, Upload } from "../../core/plugin.js";
+import { comparedBytes, isOwn } from "../../core/remote.js";
 import { isUnanswered, statusOf } from "./answers.js";
 import { Bodies } from "./body.js";
 import type { WebdavOptions } from "./options.js";
@@ -20,8 +21,6 @@ const asksFrom = 2 ** 20;
 const partStillMs = 200;
 const brokenStillMs = 1000;
 const lookMs = 100;
-/** So much of a partial's end is read back where nobody knows how its last write ended. */
-const comparedBytes = 65_536;
 
 /** Nothing of it was kept: a write that broke off is still at work there. */
 class Locked extends Fault {}
@@ -77,14 +76,7 @@ export class Files {
   async #isOurs(upload: Upload, size: number, what: string, signal: AbortSignal): Promise<boolean> {
     const from = Math.max(0, size - comparedBytes);
     const theirs = await this.#server.part(this.#server.at(upload.partialPath), from, size, what, signal);
-    if (theirs === undefined) return true;
-    try {
-      return (await bytesOf(upload, from, theirs.length, signal)).equals(theirs);
-    } catch (error) {
-      // What is whole there may be the last copy.
-      if (size === upload.size && isFault(error, "missing", "changed")) return true;
-      throw error;
-    }
+    return theirs === undefined || isOwn(upload, from, theirs, signal);
   }
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
@@ -281,23 +273,4 @@ export class Files {
 /** A stop that says nothing of the server: that of a device which is away has the Fault of that. */
 function isOwnStop(signal: AbortSignal): boolean {
   return signal.aborted && abortedFault(signal).kind === "aborted";
-}
-
-/** The file's own, fewer where it ends before. */
-async function bytesOf(upload: Upload, from: number, length: number, signal: AbortSignal): Promise<Buffer> {
-  const reading = upload.chunks(from, signal);
-  const parts: Buffer[] = [];
-  try {
-    for (let left = length; left > 0;) {
-      const chunk = await reading.next();
-      if (chunk === undefined) break;
-      // What is lent is used again.
-      parts.push(Buffer.from(chunk.bytes.subarray(0, left)));
-      left -= chunk.bytes.length;
-      chunk.release();
-    }
-    return Buffer.concat(parts);
-  } finally {
-    reading.close();
-  }
 }

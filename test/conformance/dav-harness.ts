@@ -6,8 +6,8 @@ import { plugin } from "../../plugins/webdav/plugin.js";
 import { calm } from "./clause.js";
 import { diskName, password, user, type DavServerKind, type DavServerUnderTest } from "./dav-servers.js";
 import { files } from "./files.js";
-import { cut } from "./readers.js";
 import { deviceOf, served, type Served, type ServedOptions } from "./served.js";
+import { vouching } from "./target-under-test.js";
 import { bytes, context, memo, upload } from "./upload.js";
 
 /** A device of the plugin "webdav". `memory`: what it knows from before. */
@@ -52,15 +52,7 @@ export function davHarness(options: DavHarnessOptions): Served {
       put: (path, content) => put(path, content).then(open),
       sparse: (path, size) => sparse(path, size).then(open),
       ...(keepsTimes ? { modifiedMs } : {}),
-      // It believes what it wrote itself, and ended itself.
-      vouch: async (it, held) => {
-        const withdrawn = upload(it.path, Buffer.alloc(0), {
-          id: it.id,
-          size: it.size,
-          read: (offset) => cut(Buffer.alloc(0), offset)(offset),
-        });
-        await device.target?.write(withdrawn, held, calm(), () => undefined).catch(() => undefined);
-      },
+      vouch: vouching(device),
       unplug: () => running.unplug(),
       replug: () => running.replug(),
       secrets: [password, "wrong-pass-4712", Buffer.from(`${user}:${password}`).toString("base64")],

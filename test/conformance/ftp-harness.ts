@@ -4,6 +4,7 @@ import { plugin } from "../../plugins/ftp/plugin.js";
 import { files } from "./files.js";
 import type { FtpServerKind, FtpServerUnderTest } from "./ftp-servers.js";
 import { deviceOf, served, type Served, type ServedOptions } from "./served.js";
+import { vouching } from "./target-under-test.js";
 import { context } from "./upload.js";
 
 /** A device of the plugin "ftp" at this server. */
@@ -27,6 +28,7 @@ export function ftpHarness(options: FtpHarnessOptions): Served {
       device,
       ...rest,
       ...(keepsTimes ? { modifiedMs } : {}),
+      vouch: vouching(device),
       ...(running.unplug === undefined ? {} : { unplug: () => running.unplug?.() ?? Promise.resolve() }),
       ...(running.replug === undefined ? {} : { replug: () => running.replug?.() ?? Promise.resolve() }),
       secrets: [running.password, "wrong-pass-4712"],

@@ -44,7 +44,8 @@ async function withDead(
     const transfer = await dead.data();
     assert.match(await dead.ask(`STOR ${it.partialPath}`), /^150/);
     if (held > 0) transfer.write(content.subarray(0, held));
-    await until("what was sent to be there", async () => (await offset()) === held);
+    // The server gives nothing of it meanwhile, either.
+    await until("what was sent to be there", async () => (await fs.stat(join(server.dir, it.partialPath))).size === held);
     const write = () => onceReached(async () => target.write(it, await target.offset(it, calm()), calm(), () => undefined));
     const end = async () => {
       transfer.destroy();

@@ -369,6 +369,7 @@ export const pureFtpdServer: SystemServer = {
 export const vsftpd = ofSystem(vsftpdServer);
 export const proftpd = ofSystem(proftpdServer);
 export const pureFtpd = ofSystem(pureFtpdServer);
+export const vsftpdWith = (...lines: string[]): FtpServerKind => ofSystem(withLines(vsftpdServer, lines));
 export const proftpdWith = (...lines: string[]): FtpServerKind => ofSystem(withLines(proftpdServer, lines));
 export const pureFtpdWith = (...options: string[]): FtpServerKind =>
   ofSystem({ ...pureFtpdServer, args: async (...given) => [...(await pureFtpdServer.args(...given)), ...options] });

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import type { Device, Occupant, Receipt, Target, Upload } from "../../core/plugin.js";
 import { calm, type Clause, type Harness, type UnderTest } from "./clause.js";
-import { sha256, type TestUpload } from "./upload.js";
+import { cut } from "./readers.js";
+import { sha256, upload, type TestUpload } from "./upload.js";
 
 /** A device, and its files by another way. Paths are those of core, below the device's root. */
 export interface TargetUnderTest extends UnderTest {
@@ -34,6 +35,14 @@ export interface TargetUnderTest extends UnderTest {
 
 export type TargetHarness = Harness<TargetUnderTest>;
 export type TargetClause = Clause<TargetUnderTest>;
+
+/** Of a target that believes what it wrote itself, and ended itself. */
+export function vouching({ target }: Device): NonNullable<TargetUnderTest["vouch"]> {
+  return async ({ id, path, size }, held) => {
+    const withdrawn = upload(path, Buffer.alloc(0), { id, size, read: (offset) => cut(Buffer.alloc(0), offset)(offset) });
+    await target?.write(withdrawn, held, calm(), () => undefined).catch(() => undefined);
+  };
+}
 
 export function targetOf(under: UnderTest): Target {
   assert.ok(under.device.target, "the device has no target");

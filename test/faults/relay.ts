@@ -1,5 +1,5 @@
 /**
- * A relay in front of an FTP server, in plain sight of every byte: it counts what is uploaded, outside the program, and can cut everything
+ * A relay in front of an FTP server, in plain sight of every byte: it counts what is uploaded and downloaded, outside the program, and can cut everything
  * that runs through it. Passive replies (227, 229) are rewritten so that data connections run through it too. It can be as far away as is
  * wanted: what comes in goes out so much later, however much of it is on its way.
  */
@@ -9,6 +9,8 @@ import { join, later, pass } from "./joined.js";
 export class FtpRelay {
   /** Bytes that went from clients to the server on data connections. */
   uploadedBytes = 0;
+  /** Bytes that came from the server on data connections. */
+  downloadedBytes = 0;
   /** Control connections that were opened to it. */
   controlConnections = 0;
   readonly #server: Server;
@@ -84,6 +86,7 @@ export class FtpRelay {
       const server = this.#connect(toPort);
       join(client, server, this.delayMs, this.#sockets);
       client.on("data", (bytes: Buffer) => (this.uploadedBytes += bytes.length));
+      server.on("data", (bytes: Buffer) => (this.downloadedBytes += bytes.length));
       pass(client, server, this.delayMs);
       pass(server, client, this.delayMs);
     });
