@@ -35,6 +35,7 @@ import {
 import { fullSoonMs, fullTurns } from "./retry.js";
 import { isTooLarge, Rooms } from "./rooms.js";
 import type { Sending } from "./single-shot.js";
+import { atOrBelow } from "./tables.js";
 
 const soonMs = 60_000;
 /** So many that are due, and too large to go before another, are passed over. */
@@ -216,7 +217,7 @@ export class Queue {
 
   /** Whether there is a version that is not gone of what is at a path of one medium, or below it. */
   knowsBelow(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): boolean {
-    const known = `SELECT 1 FROM versions WHERE source = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0')) AND medium = ?3 AND state <> 'gone' LIMIT 1`;
+    const known = `SELECT 1 FROM versions WHERE source = ?1 AND ${atOrBelow} AND medium = ?3 AND state <> 'gone' LIMIT 1`;
     return this.journal.get(known, source, path, medium) !== undefined;
   }
 

@@ -15,6 +15,9 @@ const migrations = [
   DROP INDEX deliveries_wanting;
   CREATE INDEX disk.deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting'`,
 ];
+/** What has the path ?2, or is below it: one range of an index that ends with "path". For an OR alone SQLite would read all that the index has of what is before that. */
+export const atOrBelow = "path >= ?2 AND path < ?2 || '0' AND (path = ?2 OR path > ?2 || '/')";
+
 /** Of a journal that this version can read (`user_version`). */
 export const newestFormat = 1 + migrations.length;
 /**

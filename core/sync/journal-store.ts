@@ -1,6 +1,7 @@
 /** What a route remembers, in the journal; all of it is in memory too, for as long as the route runs. */
 import type { Journal } from "../journal.js";
 import type { Memo } from "../plugin.js";
+import { atOrBelow } from "../tables.js";
 import { type Agreed, agreeTo, type Change, type Intent, type Staged, type Store } from "./store.js";
 
 export class JournalStore implements Store {
@@ -27,6 +28,7 @@ export class JournalStore implements Store {
   async change(change: Change): Promise<void> {
     const { agree = [], shift, intend, settle, stage, unstage } = change;
     const { journal, route } = this;
+    let moving: readonly string[] = [];
     await journal.commit(() => {
       for (const [path, agreed] of agree)
         if (agreed === undefined) journal.run("DELETE FROM agreed WHERE route = ? AND path = ?", route, path);
@@ -37,17 +39,12 @@ export class JournalStore implements Store {
           );
       if (shift !== undefined) {
         const { from, to } = shift;
-        const atOrBelow = "route = ? AND (path = ? OR (path > ? || '/' AND path < ? || '0'))";
-        journal.run(`DELETE FROM agreed WHERE ${atOrBelow}`, route, to, to, to);
-        journal.run(
-          `UPDATE agreed SET path = ? || substr(path, ?) WHERE ${atOrBelow}`,
-          to,
-          Array.from(from).length + 1,
-          route,
-          from,
-          from,
-          from,
+        const moves = `route = ?1 AND ${atOrBelow}`;
+        moving = [from, to].flatMap((path) =>
+          journal.all<{ path: string }>(`SELECT path FROM agreed WHERE ${moves}`, route, path).map((one) => one.path),
         );
+        journal.run(`DELETE FROM agreed WHERE ${moves}`, route, to);
+        journal.run(`UPDATE agreed SET path = ?3 || substr(path, ?4) WHERE ${moves}`, route, from, to, Array.from(from).length + 1);
       }
       if (intend !== undefined) journal.run("INSERT OR REPLACE INTO intents VALUES (?, ?, ?)", route, intend.id, JSON.stringify(intend));
       if (settle !== undefined) journal.run("DELETE FROM intents WHERE route = ? AND id = ?", route, settle);
@@ -58,7 +55,7 @@ export class JournalStore implements Store {
         if (this.#noted.delete(unstage)) journal.setMeta(memoKey(unstage), undefined);
       }
     });
-    agreeTo(this.base, change);
+    agreeTo(this.base, change, moving);
     if (intend !== undefined) this.intents.set(intend.id, intend);
     if (settle !== undefined) this.intents.delete(settle);
     if (stage !== undefined) this.staged.set(stage.staging.id, stage);

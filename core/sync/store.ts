@@ -51,19 +51,21 @@ export interface Staged {
   readonly unsynced?: Unsynced;
 }
 
-/** What a change makes of what was agreed, in memory. */
-export function agreeTo(base: Map<string, Agreed>, { agree = [], shift }: Change): void {
+/** What a change makes of what was agreed, in memory. `moving`: the paths at or below those of `shift`, where that is known: to look for them among all takes long for thousands of moves. */
+export function agreeTo(base: Map<string, Agreed>, { agree = [], shift }: Change, moving?: readonly string[]): void {
   for (const [path, agreed] of agree)
     if (agreed === undefined) base.delete(path);
     else base.set(path, agreed);
   if (shift === undefined) return;
   const { from, to } = shift;
-  for (const path of [...base.keys()]) if (isAtOrBelow(path, to)) base.delete(path);
-  for (const [path, agreed] of [...base])
-    if (isAtOrBelow(path, from)) {
-      base.delete(path);
-      base.set(to + path.slice(from.length), agreed);
-    }
+  const paths = moving ?? [...base.keys()];
+  for (const path of paths) if (isAtOrBelow(path, to)) base.delete(path);
+  for (const path of paths) {
+    const agreed = isAtOrBelow(path, from) ? base.get(path) : undefined;
+    if (agreed === undefined) continue;
+    base.delete(path);
+    base.set(to + path.slice(from.length), agreed);
+  }
 }
 
 export interface Store {

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
 import { JournalStore } from "../../core/sync/journal-store.js";
+import { atOrBelow } from "../../core/tables.js";
 import type { Agreed } from "../../core/sync/store.js";
 
 const agreed = (size: number): Agreed => {
@@ -31,5 +32,16 @@ test("a directory gets another name with all that is below it, and nothing besid
   const again = new JournalStore(journal, "one");
   assert.deepEqual(sizes(again), now);
   assert.deepEqual(sizes(new JournalStore(journal, "two")), before);
+  await journal.close();
+});
+
+test("what is at a path or below it is found by the index, not among all that there is", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-store-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const journal = await Journal.open(dir);
+  for (const from of ["agreed WHERE route", "versions WHERE source"]) {
+    const plan = journal.all<{ detail: string }>(`EXPLAIN QUERY PLAN SELECT path FROM ${from} = ?1 AND ${atOrBelow}`, "a", "b");
+    assert.match(plan.map(({ detail }) => detail).join("\n"), /^SEARCH \w+ USING .* \((route|source)=\? AND path>\? AND path<\?\)$/);
+  }
   await journal.close();
 });
