@@ -322,7 +322,7 @@ async function asUsage(error: unknown, stateDir: string): Promise<unknown> {
         barredText(stateDir) ??
         `the state directory ${stateDir} cannot be written (${code}): run as a user who may, or set "stateDir" to a directory of yours`,
     );
-  if (code === "EIO" || code === "ENOSPC")
+  if (code === "EIO" || code === "ENOSPC" || code === "EDQUOT")
     return new UsageError(
       `the state directory ${stateDir} cannot be used: ${code === "EIO" ? "the medium fails (EIO)" : await whyNotWritten(stateDir, error)}`,
     );

@@ -39,7 +39,7 @@ export interface Content {
 }
 
 export function contentOf(engine: Engine, version: VersionRow, signal: AbortSignal, proveAlong: () => boolean): Content {
-  if (version.store === "spool") return new SpoolContent(engine, version);
+  if (version.store === "spool") return new SpoolContent(engine, version, proveAlong);
   return version.store === "place" ? new PlaceContent(engine, version, proveAlong) : new ThroughContent(engine, version, signal);
 }
 
@@ -54,10 +54,15 @@ function sourceOf(engine: Engine, version: VersionRow): { lane: Lane; source: So
 class SpoolContent implements Content {
   broken: unknown;
   readonly canSeal = false;
+  /** Of what was read from the first byte on. */
+  #along: { readonly digest: Digester; bytes: number } | undefined;
+  #isProved = false;
 
+  /** `proveAlong`: the target cannot digest, so what is sent is digested here too: the medium may have damaged it since it was whole. */
   constructor(
     readonly engine: Engine,
     readonly version: VersionRow,
+    readonly proveAlong: () => boolean,
   ) {}
 
   get localPath(): string {
@@ -72,6 +77,8 @@ class SpoolContent implements Content {
     const { engine, version } = this;
     const live = version.state === "sealed" ? undefined : engine.live.get(version.id);
     if (live !== undefined) live.followers += 1;
+    const along = offset === 0 && this.proveAlong() ? { digest: new Digester("sha256"), bytes: 0 } : undefined;
+    this.#along = along;
     try {
       const handle = await engine.spool.reader(version.id);
       try {
@@ -87,7 +94,10 @@ class SpoolContent implements Content {
           const { bytesRead } = await handle.read(buffer, 0, buffer.length, at);
           if (bytesRead === 0) throw new Fault("missing", "the spool file is shorter than the journal says");
           at += bytesRead;
-          yield buffer.subarray(0, bytesRead);
+          const bytes = buffer.subarray(0, bytesRead);
+          along?.digest.update(bytes);
+          if (along !== undefined) along.bytes = at;
+          yield bytes;
         }
       } finally {
         await handle.close();
@@ -95,7 +105,7 @@ class SpoolContent implements Content {
     } catch (error) {
       this.broken = isFault(error, "missing")
         ? await this.#lost(error)
-        : codeOf(error) === "EIO"
+        : codeOf(isFault(error) ? error.cause : error) === "EIO"
           ? await this.#damaged(error, signal)
           : error;
       throw this.broken;
@@ -105,9 +115,8 @@ class SpoolContent implements Content {
   }
 
   /** It is the copy here that is missing: that says nothing of the source. */
-  async #lost(fault: Fault): Promise<Fault> {
-    if (this.version.state !== "sealed" || !(await giveUp(this.engine, this.version, "lost")))
-      return new Fault("aborted", "waits for more of the file");
+  async #lost(fault: Fault, isSealed = this.version.state === "sealed"): Promise<Fault> {
+    if (!isSealed || !(await giveUp(this.engine, this.version, "lost"))) return new Fault("aborted", "waits for more of the file");
     return new Fault("transient", `${fault.message}; it is pulled again`);
   }
 
@@ -118,7 +127,24 @@ class SpoolContent implements Content {
   }
 
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {
-    return whenSealed(this, this.engine, this.version, signal);
+    const digest = await whenSealed(this, this.engine, this.version, signal);
+    if (digest?.startsWith("sha256:") === true && !this.#isProved && this.proveAlong()) await this.#prove(digest, signal);
+    return digest;
+  }
+
+  /** All of it is read where it was not sent in one piece. */
+  async #prove(digest: Digest, signal: AbortSignal): Promise<void> {
+    const { size } = this.version;
+    const sent = () => (this.#along?.bytes === size ? this.#along.digest.value() : undefined);
+    let found = sent();
+    if (found === undefined) {
+      for await (const _ of this.#chunks(0, signal));
+      found = sent();
+    }
+    this.#isProved = found === digest;
+    if (this.#isProved) return;
+    this.broken = await this.#lost(new Fault("transient", `its copy in the spool is damaged: ${found ?? "unknown"}, not ${digest}`), true);
+    throw this.broken;
   }
 
   digest(signal: AbortSignal): Promise<Digest | undefined> {

@@ -77,8 +77,12 @@ export function withDevice(device: string, error: unknown): unknown {
 
 /** The code that node gave an error ("ENOENT", "ECONNRESET"); "" where it has none, or is no error. */
 export function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+  if (!(error instanceof Error && "code" in error && typeof error.code === "string")) return "";
+  return /^unknown/i.test(error.code) && "errno" in error ? (unnamed[-Number(error.errno)] ?? error.code) : error.code;
 }
+
+/** Those of Linux that node has no names for. A file system that finds itself damaged (EBADMSG, EUCLEAN: a sum, an inode) says no more than EIO does. */
+const unnamed: Readonly<Record<number, string>> = { 74: "EIO", 116: "ESTALE", 117: "EIO", 122: "EDQUOT", 123: "ENOMEDIUM" };
 
 /** What SQLite says of its disk (sqlite3_errstr): `all()` of @photostructure/sqlite throws that without the code. */
 const sqliteWords: Readonly<Record<string, number>> = {

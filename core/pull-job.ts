@@ -46,6 +46,10 @@ export class PullJob {
   #unvouched = false;
   /** The digest of the first `base.size` bytes, once they have passed. */
   #atBase: Digest | undefined;
+  /** How far `#digest` is. */
+  #digested = 0;
+  /** What the digest was on the way, of what is not durable yet. */
+  #marks: Mark[] = [];
   /** The versions before this one, the latest first, down to one that was whole here. */
   readonly #bases: readonly VersionRow[];
   /** The one that was whole here. */
@@ -134,7 +138,8 @@ export class PullJob {
     const { handle } = await this.engine.spool.writer(id, size);
     if (handle === undefined) throw new Fault("missing", "it is no longer there, and what was here of it is cut off");
     try {
-      await this.#digestPrefix(handle, size);
+      if (!(await this.#digestPrefix(handle, size)))
+        throw new Fault("missing", "it is no longer there, and what was here of it is damaged");
     } finally {
       await handle.close();
     }
@@ -150,7 +155,9 @@ export class PullJob {
     if (base === undefined) return;
     if (!(await this.#sameSamples(base.id, entry, base.durable))) return;
     await this.engine.spool.adopt(base.id, this.#version.id, base.durable);
-    await this.#record({ durable: base.durable, generation: this.#version.generation });
+    const isWhole = base.durable === base.size && base.digest?.startsWith("sha256:") === true;
+    const mark = isWhole && base.digest !== null ? { at: base.size, digest: base.digest } : this.#markOf(base);
+    await this.#record({ durable: base.durable, generation: this.#version.generation }, mark);
   }
 
   /** The writer at the durable offset, the digest brought up to it. Begins anew when what is here is not the beginning of the source's file. */
@@ -160,22 +167,26 @@ export class PullJob {
     if (at > 0) {
       const same = await this.#sameSamples(this.#version.id, entry, at);
       const writer = same ? await engine.spool.writer(this.#version.id, at) : undefined;
+      const isHere = writer?.handle !== undefined;
       if (writer?.handle !== undefined) {
-        await this.#digestPrefix(writer.handle, at).catch(async (error: unknown) => {
+        const isWhole = await this.#digestPrefix(writer.handle, at).catch(async (error: unknown) => {
           await writer.close();
           throw codeOf(error) === "EIO" ? await this.#damaged(error, "it is read from its source again") : error;
         });
-        this.transfer.offset = at;
-        this.live.advance(at);
-        this.#say("resumed", `goes on at byte ${at} of ${this.#version.size}`);
-        return writer;
+        if (isWhole) {
+          this.transfer.offset = at;
+          this.live.advance(at);
+          this.#say("resumed", `goes on at byte ${at} of ${this.#version.size}`);
+          return writer;
+        }
+        await writer.close();
       }
       // Not what it was when it was found, and not that continued: another file has its name.
       if (!same && (this.#grown || entry.modifiedMs !== (this.#version.modified_ms ?? undefined))) throw anotherFile();
       engine.events.say(
         "warn",
         "restarted",
-        `${nameOf(this.#version)}: what is in the spool is not its beginning; it is read again from the first byte`,
+        `${nameOf(this.#version)}: what is in the spool is not ${isHere ? "what it was when it came" : "its beginning"}; it is read again from the first byte`,
         {
           device: this.#version.source,
           path: this.#version.path,
@@ -249,16 +260,20 @@ export class PullJob {
 
   /** Data first, then the journal; only then a push may send it. `sure`: what came last is in no doubt. */
   async #checkpoint(writer: SpoolWriter, sure = false): Promise<void> {
+    if (writer.offset === this.#digested) this.#marks.push({ at: this.#digested, digest: this.#digest.value() });
     const synced = await writer.sync();
     const doubted = sure || synced === this.#version.size ? 0 : (this.source.features.doubtedBytes ?? 0);
     const durable = Math.max(this.#version.durable, synced - doubted);
     if (durable === this.#version.durable) return;
     this.progress = true;
-    await this.#record({ durable, generation: this.#version.generation });
+    const mark = this.#marks.findLast(({ at }) => at <= durable);
+    this.#marks = this.#marks.filter(({ at }) => at > durable);
+    await this.#record({ durable, generation: this.#version.generation }, mark);
     this.live.advance(durable);
   }
 
-  async #record(state: { durable: number; generation: number }): Promise<void> {
+  /** `mark`: of what is durable. */
+  async #record(state: { durable: number; generation: number }, mark?: Mark): Promise<void> {
     const { engine } = this;
     const { id } = this.#version;
     await engine.journal.commit(() => {
@@ -268,6 +283,7 @@ export class PullJob {
         state.generation,
         id,
       );
+      if (mark !== undefined) engine.journal.setMeta(markKey(id), JSON.stringify({ generation: state.generation, ...mark }));
       if (state.durable > 0) this.#letFollow();
     });
     this.#version = { ...this.#version, ...state };
@@ -327,6 +343,7 @@ export class PullJob {
         id,
       );
       engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", id);
+      engine.journal.setMeta(markKey(id), undefined);
       this.#joinBase();
     });
     const { source, path, medium } = this.#version;
@@ -425,23 +442,40 @@ export class PullJob {
       this.#digest.update(bytes.subarray(edge));
     } else this.#digest.update(bytes);
     this.#other?.update(bytes);
+    this.#digested = at + bytes.length;
   }
 
-  async #digestPrefix(handle: FileHandle, bytes: number): Promise<void> {
+  #markOf({ id, generation, durable }: VersionRow): Mark | undefined {
+    const text = this.engine.journal.meta(markKey(id));
+    const mark = text === undefined ? undefined : (JSON.parse(text) as Mark & { generation: number });
+    return mark?.generation === generation && mark.at <= durable ? { at: mark.at, digest: mark.digest } : undefined;
+  }
+
+  /** False, and nothing is digested, where its medium has damaged what was durable: samples would not tell, and its digest would be that of the damage. */
+  async #digestPrefix(handle: FileHandle, bytes: number): Promise<boolean> {
+    const mark = this.#markOf(this.#version);
     const buffer = bufferFor(bytes);
     for (let at = 0; at < bytes;) {
       throwIfAborted(this.signal);
-      const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, bytes - at), at);
+      const end = mark !== undefined && at < mark.at ? mark.at : bytes;
+      const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, end - at), at);
       if (bytesRead === 0) throw new Fault("transient", "the spool file is shorter than the journal says");
       this.#update(buffer.subarray(0, bytesRead), at);
       at += bytesRead;
+      if (at !== mark?.at || this.#digest.value() === mark.digest) continue;
+      this.#digest = new Digester("sha256");
+      if (this.#other !== undefined) this.#other = new Digester(this.#other.kind);
+      this.#atBase = undefined;
+      this.#digested = 0;
+      return false;
     }
+    return true;
   }
 
   /** Whether the first 4 KiB, and the 4 KiB before `at`, are the same here and at the source. */
   async #sameSamples(spooled: string, entry: FileEntry, at: number): Promise<boolean> {
     const handle = await this.engine.spool.reader(spooled).catch((error: unknown) => {
-      if (isFault(error, "missing")) return undefined;
+      if (isFault(error, "missing") || (isFault(error) && codeOf(error.cause) === "EIO")) return undefined;
       throw error;
     });
     if (handle === undefined) return false;
@@ -478,6 +512,15 @@ export class PullJob {
     return { version: id, source, path, generation, digest, ...stampOf(this.#version) };
   }
 }
+
+/** The digest of the first bytes. */
+interface Mark {
+  readonly at: number;
+  readonly digest: Digest;
+}
+
+/** In the journal's table "meta", while a version is half here; with its generation. */
+const markKey = (version: string) => `half:${version}`;
 
 export function anotherFile(): Fault {
   return new Fault("changed", "another file is there now");

@@ -100,6 +100,7 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
       if (queue.pulling.has(version.id)) continue;
       if (now?.generation !== version.generation || now.state !== version.state || !lane.free) {
         if (now === undefined || now.spooled === 0) spool.forget(version.id);
+        else if (now.state === "found") await spool.brokeOff(version.id);
         else spool.comesNoMore(version.id);
         if (!lane.free) return undefined;
         continue;
@@ -156,8 +157,9 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal, 
   } finally {
     engine.transfers.end(work.transfer);
     engine.live.end(version.id);
+    if (queue.version(version.id)?.state === "found") await engine.spool.brokeOff(version.id);
+    else engine.spool.comesNoMore(version.id);
     queue.pulling.delete(version.id);
-    engine.spool.comesNoMore(version.id);
     await journal.apply(() => {
       const now = queue.version(version.id);
       if (now?.state !== "sealed") queue.bytesStop(version.id);

@@ -53,14 +53,24 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     if (version !== undefined && version.spooled > 0 && version.state !== "found") continue;
     const sidecar = await spool.readSidecar(id);
     const known = empty ? undefined : version;
-    if (sidecar !== undefined && isNews(sidecar, known) && (await restore(engine, sidecar, known))) {
-      lost ||= !empty && sidecar.generation !== version?.generation;
+    const news = sidecar !== undefined && isNews(sidecar, known) ? sidecar : undefined;
+    if (news !== undefined && known === undefined && !engine.routes.has(news.source)) {
+      const what = `its copy in the spool, which the journal does not know, stays as ${spool.pathOf(id)}`;
+      const text = `${nameOf(news)}: ${what}: no route of the configuration begins at "${news.source}": put it back, or remove that copy`;
+      engine.events.say("warn", "foreign", text, { device: news.source, path: news.path });
+      continue;
+    }
+    if (news !== undefined && (await restore(engine, news, known))) {
+      lost ||= !empty && news.generation !== version?.generation;
       continue;
     }
     if (version !== undefined && version.spooled > 0) continue;
-    // It was given up, and power went before that was done: what was whole here once may be all that there is.
-    if (version?.state === "found" && version.digest !== null) tellAside(engine, version, await spool.setAside(id));
-    else await spool.drop(id);
+    // It was given up, and power went before that was done: what was whole here once may be all that there is. So may be what the journal does not know, and is not what it was.
+    const wasWhole = version?.state === "found" && version.digest !== null ? version : news;
+    await orTold(engine, id, async () => {
+      if (wasWhole !== undefined) tellAside(engine, wasWhole, await spool.setAside(id));
+      else await spool.drop(id);
+    });
   }
   if (empty)
     await journal.commit(() => {
@@ -73,9 +83,9 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     for (const { id, source, path, medium } of journal.all<VersionRow>(`SELECT id, source, path, medium FROM versions v WHERE ${isKept}`))
       if (namesIn(engine.config).includes(source)) queue.kept.set(id, { source, path, medium });
   for (const version of journal.all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")) {
-    const size = files.has(version.id) ? (await fs.stat(spool.pathOf(version.id))).size : -1;
+    const size = files.has(version.id) ? await sizeOf(engine, version.id) : -1;
     if (size >= version.durable && size >= 0) {
-      spool.hold(version.id, version.size);
+      spool.hold(version.id, version.state === "found" ? Math.min(size, version.size) : version.size);
       continue;
     }
     if (size === -1 && version.durable === 0) {
@@ -83,7 +93,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
       continue;
     }
     // The journal says more than the medium kept: whatever was sent of it is another generation's.
-    const aside = await spool.setAside(version.id);
+    const aside = await orTold(engine, version.id, () => spool.setAside(version.id));
     await journal.commit(() => {
       journal.run(
         "UPDATE versions SET state = CASE state WHEN 'gone' THEN 'gone' ELSE 'found' END, durable = 0, spooled = 0, generation = generation + 1 WHERE id = ?",
@@ -105,6 +115,26 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
   await queue.recover();
   await catchUp(engine, join(stateDir, "receipts.jsonl"), lost);
   tellForeign(engine);
+}
+
+/** One file that its medium has damaged keeps no other waiting: what cannot be done with it is told. */
+async function orTold<T>(engine: Engine, id: string, work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    engine.events.say("warn", "spool-damaged", `the spool file ${engine.spool.pathOf(id)} cannot be removed: ${reasonOf(error)}`);
+    return undefined;
+  }
+}
+
+/** Of what cannot be looked at, nothing can be used. */
+async function sizeOf(engine: Engine, id: string): Promise<number> {
+  try {
+    return (await fs.stat(engine.spool.pathOf(id))).size;
+  } catch (error) {
+    engine.events.say("warn", "spool-damaged", `the spool file ${engine.spool.pathOf(id)} cannot be looked at: ${reasonOf(error)}`);
+    return 0;
+  }
 }
 
 /**

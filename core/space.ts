@@ -45,7 +45,7 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
     const mayGo = () => (row.waits === 0 ? isElsewhere(engine, row, stop) : sourceHolds(engine, row, stop));
     if (row.released !== "superseded" && (engine.queue.pulling.has(row.id) || !(await mayGo()))) continue;
     going.push(row);
-    bytes += row.size;
+    bytes += Math.min(row.size, engine.spool.heldBytes(row.id));
   }
   // What is given up in vain is pulled again at once, and again and again.
   if (bytes < lacking && waiting.length < mostAtOnce) return false;

@@ -72,7 +72,8 @@ export class Spool {
     // A sidecar is removed after its file.
     const files = new Set(names);
     const alone = names.filter((name) => name.endsWith(".json") && !files.has(name.slice(0, -5)));
-    for (const name of alone) await removeFile(join(this.#dir, name));
+    // One that cannot be removed says nothing.
+    for (const name of alone) await removeFile(join(this.#dir, name)).catch(() => undefined);
     const aside = await fs.readdir(this.#asideDir).catch(() => []);
     for (const name of aside) this.#aside.add(name);
     return names.filter((name) => /^[0-9a-f]{16}$/.test(name));
@@ -132,6 +133,23 @@ export class Spool {
   /** Nothing more is written of a version now: it is whole, or broke off, and space is promised to it again before it goes on. */
   comesNoMore(version: string): void {
     this.#coming.delete(version);
+  }
+
+  /** The same of what is not whole here: what it was promised and has not taken is free for others. */
+  async brokeOff(version: string): Promise<void> {
+    this.comesNoMore(version);
+    const has = await sizeOf(this.pathOf(version));
+    // Promised again meanwhile.
+    if (this.#coming.has(version)) return;
+    const held = this.heldBytes(version);
+    if (held <= has) return;
+    this.#held.set(version, has);
+    this.#used -= held - has;
+  }
+
+  /** What a version takes, or was promised. */
+  heldBytes(version: string): number {
+    return this.#held.get(version) ?? 0;
   }
 
   /** Counts what a version takes (at start-up, from the journal). */

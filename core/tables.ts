@@ -167,7 +167,7 @@ export function isFatal(error: unknown): error is Error {
 
 /** The disk is full, or fails: SQLITE_IOERR, SQLITE_FULL, or node's own word for it. */
 export function isMedium(error: unknown): error is Error {
-  return [10, 13].includes(sqliteCodeOf(error) ?? 0) || ["ENOSPC", "EIO"].includes(codeOf(error));
+  return [10, 13].includes(sqliteCodeOf(error) ?? 0) || ["ENOSPC", "EDQUOT", "EIO"].includes(codeOf(error));
 }
 
 /** The medium refuses to read, in node's words: SQLite's are those of damage. */
@@ -177,7 +177,7 @@ export function isUnreadable(error: unknown): boolean {
 
 /** The disk is full: SQLITE_FULL, or node's own word for it. */
 export function isFull(error: unknown): error is Error {
-  return sqliteCodeOf(error) === 13 || codeOf(error) === "ENOSPC";
+  return sqliteCodeOf(error) === 13 || ["ENOSPC", "EDQUOT"].includes(codeOf(error));
 }
 
 /** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */

@@ -32,20 +32,37 @@ export class World {
 
   /** Repairs what was mounted as `name`, and mounts it again. */
   mend(name: string): void {
-    const [old, image, dir] = [this.path(`${name}.img`), this.path(`${name}-mended.img`), this.path(name)];
+    // 1 when it mended something.
+    this.#unmounted(name, (image) => [["fsck.ext4", "-y", image]], 1);
+  }
+
+  /** Damages what was mounted as `name` (debugfs), and mounts it again. */
+  spoil(name: string, requests: readonly string[]): void {
+    this.#unmounted(name, (image) => requests.map((request) => ["debugfs", "-w", "-R", request, image]));
+  }
+
+  #unmounted(name: string, work: (image: string) => string[][], mostStatus = 0): void {
+    const [old, image, dir] = [
+      this.#images.get(name) ?? this.path(`${name}.img`),
+      this.path(`${name}-${++this.#copies}.img`),
+      this.path(name),
+    ];
+    this.#images.set(name, image);
     for (const [command = "", ...args] of [
       ["umount", dir],
       // A mount namespace of another test, begun meanwhile, keeps the file system as it is, and what mounts the same image gets that one, read-only.
       ["sync"],
       ["cp", "--sparse=always", old, image],
-      ["fsck.ext4", "-y", image],
+      ...work(image),
       ["mount", "-o", "loop", image, dir],
     ]) {
       const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
-      // fsck: 1 when it mended something.
-      if ((status ?? 9) > 1) throw new Error(`${command}: ${stderr}`);
+      if ((status ?? 9) > mostStatus) throw new Error(`${command}: ${stderr}`);
     }
   }
+  /** By name, where another copy of it is mounted by now. */
+  readonly #images = new Map<string, string>();
+  #copies = 0;
   readonly #mounts: string[] = [];
 
   path(...parts: string[]): string {

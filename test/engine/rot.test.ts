@@ -1,0 +1,136 @@
+/** What the medium of the state directory did to a copy in the spool after it was synced: bits that flipped, blocks that power took, files that cannot be looked at any more. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { Fault } from "../../core/errors.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const copyIn = (bench: Bench) =>
+  join(bench.dir, "spool", readdirSync(join(bench.dir, "spool")).find((name) => /^[0-9a-f]{16}$/.test(name)) ?? "none");
+
+function rot(path: string, at: number): void {
+  const bytes = readFileSync(path);
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
+  writeFileSync(path, bytes);
+}
+
+for (const [how, target] of [
+  ["proves no content", { digests: [] }],
+  ["is a single shot", { digests: [], singleShot: true, resume: false }],
+] as const)
+  test(`a copy in the spool that is another by now is not delivered to a target that ${how}: it is pulled again`, async (t) => {
+    const bench = new Bench(t);
+    const [card, out] = [new FakeDevice("card"), new FakeDevice("out", { target })];
+    const bytes = randomBytes(3_000_000);
+    card.put("a.bin", bytes);
+    out.attach(false);
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "it is whole here", () => bench.events.some(({ what }) => what === "pulled"));
+    rot(copyIn(bench), 1_500_000);
+    out.attach(true);
+    await until(bench, "it is delivered", () => bench.states("out")[0] === "done");
+    assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  });
+
+for (const [what, spoil] of [
+  ["is damaged", (bench: Bench) => rot(copyIn(bench), 1000)],
+  ["is of a source that the configuration does not have", () => undefined],
+] as const)
+  test(`the journal is lost, and a whole copy in the spool ${what}: it is kept, for it may be all that there is`, async (t) => {
+    const bench = new Bench(t);
+    const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+    card.put("a.bin", randomBytes(300_000));
+    out.attach(false);
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "it is whole here", () => bench.events.some(({ what }) => what === "pulled"));
+    await bench.stop();
+    spoil(bench);
+    const bytes = readFileSync(copyIn(bench));
+    for (const end of ["", "-wal"]) rmSync(join(bench.dir, `journal.db${end}`), { force: true });
+    const other = new FakeDevice(what === "is damaged" ? "card" : "other");
+    await bench.start({ sources: [other], targets: [out] }, [{ from: other.name, to: ["out"] }]);
+    const dirs = ["spool", "damaged"].map((dir) => join(bench.dir, dir)).filter((dir) => existsSync(dir));
+    const kept = dirs.flatMap((dir) => readdirSync(dir).map((name) => join(dir, name)));
+    assert.ok(
+      kept.some((path) => readFileSync(path).equals(bytes)),
+      kept.join(" "),
+    );
+  });
+
+test("a directory that has the name of a copy in the spool does not keep the daemon down", async (t) => {
+  const bench = new Bench(t);
+  mkdirSync(join(bench.dir, "spool", "0123456789abcdef"), { recursive: true });
+  mkdirSync(join(bench.dir, "spool", "0123456789abcdee.json"), { recursive: true });
+  await bench.start({ sources: [new FakeDevice("card")], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"] }]);
+});
+
+test("what a source that is away has half here takes no more of the spool than it has", async (t) => {
+  const bench = new Bench(t);
+  const mb = 10 ** 6;
+  const [gone, card, out] = [new FakeDevice("gone", { chunk: mb }), new FakeDevice("card"), new FakeDevice("out")];
+  gone.put("long", randomBytes(9 * mb));
+  let leave = (): void => undefined;
+  const left = new Promise<void>((_, reject) => (leave = () => reject(new Fault("offline", "unplugged"))));
+  gone.before = (call) => (call === `read long ${5 * mb}` ? left : undefined);
+  const routes = [
+    { from: "gone", to: ["out"] },
+    { from: "card", to: ["out"] },
+  ];
+  await bench.start({ sources: [gone, card], targets: [out] }, routes, { maxSize: 10 * mb, device: { intervalMs: 50 } });
+  await until(
+    bench,
+    "it is half here",
+    () =>
+      gone.calls.includes("open long 0") &&
+      (bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions")?.durable ?? 0) >= 3 * mb,
+  );
+  gone.attach(false);
+  leave();
+  card.put("b", randomBytes(4 * mb));
+  await until(bench, "the other arrives", () => out.files.has("b"), 5000);
+  gone.before = () => undefined;
+  gone.attach(true);
+  await until(bench, "and the first", () => out.files.has("long"));
+});
+
+test("what was half here, and is another by now between its ends, is pulled anew: its digest would be that of the damage", async (t) => {
+  const bench = new Bench(t);
+  const mb = 10 ** 6;
+  const [card, out] = [new FakeDevice("card", { chunk: mb, tree: true }), new FakeDevice("out")];
+  const bytes = randomBytes(9 * mb);
+  card.put("long", bytes);
+  out.attach(false);
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  const durable = () => bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions")?.durable ?? 0;
+  let met = (): void => undefined;
+  const there = new Promise<void>((resolve) => (met = resolve));
+  card.before = (call) => (call === `read long ${8 * mb}` ? (met(), new Promise(() => undefined)) : undefined);
+  await start();
+  await there;
+  await until(bench, "some is durable", () => durable() >= 3 * mb);
+  await bench.daemon.engine.journal.durable();
+  await bench.kill();
+  card.before = () => undefined;
+  rot(copyIn(bench), 1_500_000);
+  out.attach(true);
+  await start();
+  await until(bench, "it is deleted at its source", () => !card.files.has("long"));
+  assert.ok(out.files.get("long")?.bytes.equals(bytes));
+  assert.ok(bench.events.some(({ what, message }) => what === "restarted" && message.includes("is not what it was")));
+});
+
+test("a copy in the spool that is another by now is no beginning of the file that grew from it", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  const bytes = randomBytes(3_000_000);
+  card.put("a.bin", bytes.subarray(0, 2_000_000));
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { intervalMs: 50 } });
+  await until(bench, "it is delivered", () => bench.states("out")[0] === "done");
+  rot(copyIn(bench), 1_000_000);
+  card.put("a.bin", bytes, Date.UTC(2026, 4, 2));
+  await until(bench, "the longer one is", () => bench.states("out").length === 2 && bench.states("out").every((state) => state === "done"));
+  assert.deepEqual([...out.files.keys()], ["a.bin"]);
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+});
