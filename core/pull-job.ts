@@ -79,6 +79,7 @@ export class PullJob {
       return;
     }
     await (entry === undefined ? this.#sealWhole() : this.#fetch(entry));
+    if (this.#grew && this.#base !== undefined && this.#base.spooled > 0) await engine.spool.noteSuperseded(this.#base.id);
     for (const base of this.#bases) if (base.state === "gone" && base.spooled > 0) await giveUp(engine, base, "delivered");
   }
 
@@ -508,8 +509,8 @@ export class PullJob {
   }
 
   #sidecar(digest: Digest): Sidecar {
-    const { id, source, path, generation } = this.#version;
-    return { version: id, source, path, generation, digest, ...stampOf(this.#version) };
+    const { id, source, path, generation, found_ms: foundMs } = this.#version;
+    return { version: id, source, path, generation, digest, foundMs, ...stampOf(this.#version) };
   }
 }
 

@@ -249,21 +249,24 @@ async function restore(engine: Engine, sidecar: Sidecar, known: VersionRow | und
     ...(sidecar.modifiedMs === undefined ? {} : { modifiedMs: sidecar.modifiedMs }),
     ...(sidecar.medium === undefined ? {} : { medium: sidecar.medium }),
   };
-  const { version: id, source, digest } = sidecar;
+  const { version: id, source, digest, foundMs, superseded } = sidecar;
   // What is at a target of another generation than the journal knows is unknown.
   const generation = known?.generation === sidecar.generation ? known.generation : sidecar.generation + 1;
   await engine.journal.commit(() => {
-    engine.queue.add(id, source, entry, { store: "spool", after: "keep", trustSize: false, foundMs: engine.clock.wallMs() });
+    engine.queue.add(id, source, entry, { store: "spool", after: "keep", trustSize: false, foundMs: foundMs ?? engine.clock.wallMs() });
     engine.journal.run(
-      "UPDATE versions SET state = 'sealed', store = 'spool', durable = size, digest = ?, sealed_ms = ?, spooled = MAX(size, 1), generation = ? WHERE id = ?",
+      "UPDATE versions SET state = 'sealed', store = 'spool', durable = size, digest = ?, sealed_ms = ?, spooled = MAX(size, 1), generation = ?, found_ms = COALESCE(?, found_ms), released = COALESCE(?, released) WHERE id = ?",
       digest,
       engine.clock.wallMs(),
       generation,
+      // A receipt says only when it was delivered.
+      foundMs ?? null,
+      superseded === true ? "superseded" : null,
       id,
     );
     const version = engine.queue.version(id);
     if (version === undefined) return;
-    for (const { rules } of routes)
+    for (const { rules } of superseded === true ? [] : routes)
       if (rules.wants(entry)) engine.queue.addDeliveries(version, rules.plan(id, entry, dayOf(entry), engine.names));
     if (generation === known?.generation) return;
     engine.journal.run("UPDATE deliveries SET begun = ? WHERE version = ?", generation, id);

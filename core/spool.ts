@@ -28,6 +28,10 @@ export interface Sidecar {
   readonly medium?: string;
   readonly generation: number;
   readonly digest: string;
+  /** Not in those of versions before. */
+  readonly foundMs?: number;
+  /** A longer version, which is whole here too, begins with it. */
+  readonly superseded?: true;
 }
 
 export class Spool {
@@ -208,6 +212,14 @@ export class Spool {
       // Absent or torn: the spool file is then of nobody, and is removed by who asked.
       return undefined;
     }
+  }
+
+  /** For a journal that is lost later: nothing is to be sent of it that was not. Not durable: torn, it is of a file that nobody asks for. */
+  async noteSuperseded(version: string): Promise<void> {
+    const sidecar = await this.readSidecar(version);
+    if (sidecar === undefined || sidecar.superseded === true) return;
+    const text = `${JSON.stringify({ ...sidecar, superseded: true })}\n`;
+    await fs.writeFile(`${this.pathOf(version)}.json`, text).catch(() => undefined);
   }
 
   /** Takes over the first `bytes` of another version (a file that grew). The bytes are copied (shared, where the file system can) and synced. */

@@ -134,3 +134,30 @@ test("a copy in the spool that is another by now is no beginning of the file tha
   assert.deepEqual([...out.files.keys()], ["a.bin"]);
   assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
 });
+
+test("the journal is lost: what was superseded before it was sent does not come again, nor what took its place", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out", { target: { digests: [], singleShot: true, resume: false } })];
+  const bytes = randomBytes(300_000);
+  card.put("a.bin", bytes.subarray(0, 200_000));
+  out.attach(false);
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { intervalMs: 50 } });
+  const pulled = (times: number) => () => bench.events.filter(({ what }) => what === "pulled").length === times;
+  await start();
+  await until(bench, "it is whole here", pulled(1));
+  card.put("a.bin", bytes, Date.UTC(2026, 4, 2));
+  await until(bench, "the longer one, too", pulled(2));
+  out.attach(true);
+  await until(bench, "that is sent", () => out.files.size === 1);
+  await until(bench, "its receipt", () => bench.events.some(({ what }) => what === "delivered"));
+  await bench.stop();
+  for (const end of ["", "-wal"]) rmSync(join(bench.dir, `journal.db${end}`), { force: true });
+  out.calls.length = 0;
+  await start();
+  const listed = bench.events.length;
+  await until(bench, "it was listed a few times", () => bench.events.slice(listed).filter(({ what }) => what === "listed").length > 5);
+  assert.deepEqual(
+    out.calls.filter((call) => call.startsWith("write")),
+    [],
+  );
+});
