@@ -12,7 +12,7 @@ import type { Lane } from "./lane.js";
 import { PullJob } from "./pull-job.js";
 import { canSend, goesBefore, type VersionRow, type Wanted } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
-import { makeRoom } from "./space.js";
+import { makeRoom, orTold } from "./space.js";
 import type { Transfer } from "./transfers.js";
 import { workers } from "./workers.js";
 
@@ -84,9 +84,10 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
       let fits = version.store !== "spool" || (await spool.reserve(version.id, version.size));
       if (!fits && !(await spool.canEverHold(version.size))) {
         await engine.journal.apply(() => {
-          engine.journal.run("UPDATE versions SET store = 'through' WHERE id = ?", version.id);
+          engine.journal.run("UPDATE versions SET store = 'through', durable = 0, spooled = 0 WHERE id = ?", version.id);
           engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", version.id);
         });
+        if (version.spooled > 0) await orTold(engine, version.id, () => spool.drop(version.id));
         engine.work$.next();
         continue;
       }
@@ -100,7 +101,7 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
       if (queue.pulling.has(version.id)) continue;
       if (now?.generation !== version.generation || now.state !== version.state || !lane.free) {
         if (now === undefined || now.spooled === 0) spool.forget(version.id);
-        else if (now.state === "found") await spool.brokeOff(version.id);
+        else if (now.state !== "sealed") await spool.brokeOff(version.id);
         else spool.comesNoMore(version.id);
         if (!lane.free) return undefined;
         continue;
@@ -157,7 +158,7 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal, 
   } finally {
     engine.transfers.end(work.transfer);
     engine.live.end(version.id);
-    if (queue.version(version.id)?.state === "found") await engine.spool.brokeOff(version.id);
+    if (queue.version(version.id)?.state !== "sealed") await engine.spool.brokeOff(version.id);
     else engine.spool.comesNoMore(version.id);
     queue.pulling.delete(version.id);
     await journal.apply(() => {

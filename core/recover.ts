@@ -15,7 +15,7 @@ import { hasForgotten, type Line, lineOf, linesIn, setForgotten } from "./receip
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
 import { isKept, type Marks, olderKey, type StoredReceipt, type VersionRow } from "./rows.js";
-import { tellAside } from "./space.js";
+import { orTold, tellAside } from "./space.js";
 import type { Sending } from "./single-shot.js";
 import type { Sidecar } from "./spool.js";
 
@@ -85,7 +85,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
   for (const version of journal.all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")) {
     const size = files.has(version.id) ? await sizeOf(engine, version.id) : -1;
     if (size >= version.durable && size >= 0) {
-      spool.hold(version.id, version.state === "found" ? Math.min(size, version.size) : version.size);
+      spool.hold(version.id, Math.min(size, version.size));
       continue;
     }
     if (size === -1 && version.durable === 0) {
@@ -115,16 +115,6 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
   await queue.recover();
   await catchUp(engine, join(stateDir, "receipts.jsonl"), lost);
   tellForeign(engine);
-}
-
-/** One file that its medium has damaged keeps no other waiting: what cannot be done with it is told. */
-async function orTold<T>(engine: Engine, id: string, work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (error) {
-    engine.events.say("warn", "spool-damaged", `the spool file ${engine.spool.pathOf(id)} cannot be removed: ${reasonOf(error)}`);
-    return undefined;
-  }
 }
 
 /** Of what cannot be looked at, nothing can be used. */

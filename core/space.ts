@@ -9,6 +9,7 @@ import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
 import { hasLeft, type VersionRow } from "./rows.js";
+import { reasonOf } from "./retry.js";
 
 /** Deliveries that may yet need the bytes. */
 const stillWaits = "('wanting', 'ready', 'active', 'parked')";
@@ -181,12 +182,22 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
       queue.bytesStop(version.id);
       return true;
     });
-    if (given && why === "lost") tellAside(engine, version, await spool.setAside(version.id));
-    else if (given) await spool.drop(version.id);
+    if (given && why === "lost") tellAside(engine, version, await orTold(engine, version.id, () => spool.setAside(version.id)));
+    else if (given) await orTold(engine, version.id, () => spool.drop(version.id));
     return given;
   } finally {
     queue.pulling.delete(version.id);
     if (why !== "delivered") engine.work$.next();
+  }
+}
+
+/** One file that its medium has damaged keeps no other waiting: what cannot be done with it is told. */
+export async function orTold<T>(engine: Engine, id: string, work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    engine.events.say("warn", "spool-damaged", `the spool file ${engine.spool.pathOf(id)} cannot be removed: ${reasonOf(error)}`);
+    return undefined;
   }
 }
 

@@ -122,3 +122,11 @@ test("a spool that cannot be written is a spool without space: the source is not
   writeFileSync(join(dir, "spool"), "in the way");
   await assert.rejects(spool.writer(id, 0), (error: unknown) => isFault(error, "full"));
 });
+
+test("what is set aside is named where there is no room: nobody else removes it", async (t) => {
+  const { dir, spool } = await spoolIn(t);
+  mkdirSync(join(dir, "damaged"));
+  writeFileSync(join(dir, "damaged", id), Buffer.alloc(2e6));
+  await spool.open();
+  assert.match(await spool.spaceText(), /; 2 MB are in \S+\/damaged, which only a person removes$/);
+});

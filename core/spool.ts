@@ -117,7 +117,10 @@ export class Spool {
     const mb = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
     const coming = await this.#stillComes("", 0);
     const beside = coming > 0 ? `, beside ${mb(coming)} that still come of what is being fetched` : "";
-    return `${mb(this.#used)} of ${mb(this.#limits.maxSizeBytes)} ("maxSize") are taken; ${mb(await this.freeBytes())} are free on its disk, where ${mb(this.#limits.keepFreeBytes)} ("keepFree") stay free${beside}`;
+    const sizes = await Promise.all([...this.#aside].map((version) => sizeOf(join(this.#asideDir, version))));
+    const aside = sizes.reduce((sum, size) => sum + size, 0);
+    const kept = aside < 1e6 ? "" : `; ${mb(aside)} are in ${this.#asideDir}, which only a person removes`;
+    return `${mb(this.#used)} of ${mb(this.#limits.maxSizeBytes)} ("maxSize") are taken; ${mb(await this.freeBytes())} are free on its disk, where ${mb(this.#limits.keepFreeBytes)} ("keepFree") stay free${beside}${kept}`;
   }
 
   /** Promises space to a version: true, or false when it does not fit now. A second promise to the same version is the larger of both. */
@@ -253,9 +256,12 @@ export class Spool {
 
   /** Forgets a version's bytes. */
   async drop(version: string): Promise<void> {
-    await removeFile(this.pathOf(version));
-    await removeFile(`${this.pathOf(version)}.json`);
-    this.forget(version);
+    try {
+      await removeFile(this.pathOf(version));
+      await removeFile(`${this.pathOf(version)}.json`);
+    } finally {
+      this.forget(version);
+    }
   }
 
   /** Forgets a version's bytes, which may be all that there is of it: where they are now; undefined: there were none. Of two the longer is kept. */

@@ -161,3 +161,40 @@ test("the journal is lost: what was superseded before it was sent does not come 
     [],
   );
 });
+
+test("what the spool can never hold any more gives back what it had of it", async (t) => {
+  const bench = new Bench(t);
+  const mb = 10 ** 6;
+  const [card, out] = [new FakeDevice("card", { chunk: mb }), new FakeDevice("out")];
+  const bytes = randomBytes(9 * mb);
+  card.put("long", bytes);
+  const start = (maxSize: number) => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { maxSize });
+  card.before = (call) => (call === `read long ${8 * mb}` ? new Promise(() => undefined) : undefined);
+  await start(10 * mb);
+  const spooled = () => bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions")?.durable ?? 0;
+  await until(bench, "some is durable", () => spooled() >= 3 * mb);
+  await bench.stop();
+  card.before = () => undefined;
+  await start(5 * mb);
+  await until(bench, "it is delivered", () => bench.states("out")[0] === "done");
+  assert.ok(out.files.get("long")?.bytes.equals(bytes));
+  assert.equal(bench.daemon.engine.spool.usedBytes, 0);
+  assert.deepEqual(readdirSync(join(bench.dir, "spool")), []);
+});
+
+test("what was removed from the spool and cannot be (a damaged inode, say) ends nothing", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  card.put("a", randomBytes(1000));
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { maxSize: 1500, device: { intervalMs: 50 } });
+  await until(bench, "it is delivered", () => bench.states("out")[0] === "done");
+  const at = copyIn(bench);
+  rmSync(at);
+  mkdirSync(at);
+  card.put("b", randomBytes(1000));
+  await until(bench, "the other, too", () => out.files.has("b"));
+  assert.deepEqual(
+    bench.events.filter(({ what }) => what === "journal-failed"),
+    [],
+  );
+});
