@@ -23,7 +23,7 @@ import { isReleaseDue, releaseWorkers } from "./release.js";
 import { watchNews } from "./news.js";
 import { watchRest } from "./rest.js";
 import { backoffMs, reasonOf } from "./retry.js";
-import { expire } from "./space.js";
+import { expire, noteClock } from "./space.js";
 import { lostIn } from "./status.js";
 import { nameOf, type SyncConfig, titleOf } from "./sync/options.js";
 import { SyncRoute } from "./sync/sync-route.js";
@@ -186,6 +186,7 @@ export class Run {
       setInterval(() => this.#crew.keep(expire(engine, signal).then(() => engine.work$.next())), housekeepingMs),
       setInterval(() => this.#crew.keep(this.#daily()), dailyMs),
     );
+    noteClock(engine);
     engine.work$.next();
   }
 

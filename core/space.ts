@@ -109,9 +109,34 @@ export async function holdCopy(engine: Engine, size: number, bytes: AsyncIterabl
   }
 }
 
+/** A clock that is put right by less was not wrong. */
+const stepMs = 60_000;
+
+/** What both clocks said when an engine began and nobody knew the time. */
+const clocks = new WeakMap<Engine, { readonly wallMs: number; readonly monotonicMs: number }>();
+
+/** Before anything is whole here. */
+export function noteClock(engine: Engine): void {
+  const { clock } = engine;
+  if (!clock.trusted()) clocks.set(engine, { wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() });
+}
+
+/** What became whole while the clock was wrong (a machine without one of its own, before NTP) is as old as it is. */
+async function setRight(engine: Engine): Promise<void> {
+  const before = clocks.get(engine);
+  clocks.delete(engine);
+  if (before === undefined) return;
+  const until = before.wallMs + engine.clock.monotonicMs() - before.monotonicMs;
+  const by = engine.clock.wallMs() - until;
+  if (Math.abs(by) < stepMs) return;
+  const sql = "UPDATE versions SET sealed_ms = sealed_ms + ? WHERE spooled > 0 AND sealed_ms BETWEEN ? AND ?";
+  await engine.journal.apply(() => engine.journal.run(sql, by, before.wallMs, until));
+}
+
 /** Retention: delivered files older than `keep` leave the spool. Does nothing while the clock is not trusted. */
 export async function expire(engine: Engine, stop: AbortSignal): Promise<void> {
   if (!engine.clock.trusted()) return;
+  await setRight(engine);
   const beforeMs = engine.clock.wallMs() - engine.config.spool.keep;
   const begun = engine.journal.all<VersionRow>(
     `SELECT * FROM versions v WHERE spooled > 0 AND released = 'superseded' AND sealed_ms < ?

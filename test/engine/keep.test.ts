@@ -731,3 +731,22 @@ test("one that looks as an older one that was kept, after another in whose place
   await until(bench, "deleted", () => card.files.size === 0);
   assert.deepEqual(contentsOf(out), ["2nd alike", "the first", "the third"]);
 });
+
+test("what was delivered before the clock was set, years later by that, is kept as long as what came after it", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  card.put("a", "content");
+  bench.clock.offsetMs = -Date.now();
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  const isHere = async () => {
+    await expire(bench.daemon.engine, never());
+    return spoolFiles(bench).length > 0;
+  };
+  bench.clock.offsetMs = 0;
+  assert.ok(await isHere());
+  bench.clock.offsetMs = 6 * day;
+  assert.ok(await isHere());
+  bench.clock.offsetMs = 8 * day;
+  assert.ok(!(await isHere()));
+});
