@@ -38,6 +38,16 @@ units() {
   [ -n "$root" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 }
 
+# As the directory's owner: what root opened there could be a link of that user's that leads anywhere.
+tell_owner() {
+  [ -d "$state" ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    touch "$state/went-back"
+  else
+    setpriv --reuid "$(stat -Lc %u "$state")" --regid "$(stat -Lc %g "$state")" --clear-groups touch "$state/went-back"
+  fi
+}
+
 back() {
   # The script that installs, and systemd: the later one finds it done.
   exec 8<"$root$prefix" && flock 8
@@ -46,7 +56,7 @@ back() {
   # What the newer one made of the journal may be nothing for the older one: it may set that aside and rebuild it, wherever its "stateDir" is. One that
   # was built before FILESYNC_WENT_BACK looks in the usual one.
   : >"$went_back"
-  [ ! -d "$state" ] || { : >"$state/went-back" && chown --reference="$state" "$state/went-back"; }
+  tell_owner || echo "$state/went-back could not be made"
   ln -sfn "$old" "$root$prefix/current.new"
   mv -T "$root$prefix/current.new" "$root$prefix/current"
   # The mark is last: a power cut before it, and the next start does the rest.

@@ -105,6 +105,7 @@ class Root {
   }
 }
 
+const needsRoot = process.getuid?.() === 0 ? {} : { skip: "only root can make up a root (mount)" };
 const needsSystemctl = spawnSync("systemctl", ["--version"]).status === 0 ? {} : { skip: "systemctl is not here (package systemd)" };
 
 test("upgrades bring their units, and systemd knows them when the versions before are gone", needsSystemctl, (t) => {
@@ -173,6 +174,20 @@ test(
     assert.equal(existsSync(machine.path("opt/filesync/trial")), false);
   },
 );
+
+test("what the service puts into its state directory leads root nowhere when a version goes back", needsRoot, (t) => {
+  const machine = new Root(tempDir(t));
+  chmodSync(machine.dir, 0o755);
+  for (const name of ["1", "2"]) machine.version(name, `words of ${name}`);
+  const back = "ln -sfn versions/1 previous; echo 3 >trial; ln -sfn versions/2 current; current/deploy/trial.sh begin";
+  put(machine.path("etc/shadow"), "root\n", 0o600);
+  const state = machine.path("var/lib/filesync");
+  machine.must(`install -d -m 750 -o 54321 -g 54321 ${state}; ln -s ${machine.path("etc/shadow")} ${state}/went-back; ${back}`);
+  assert.equal(machine.must(`stat -c '%u %s' ${machine.path("etc/shadow")}`), "0 5\n");
+  assert.equal(readlinkSync(machine.path("opt/filesync/current")), "versions/1");
+  machine.must(`rm ${state}/went-back; ${back}`);
+  assert.equal(machine.must(`stat -c %u ${state}/went-back`), "54321\n");
+});
 
 /** How a service ended, as systemd tells ExecStopPost=. */
 const ended = (code: string, status: string) =>
@@ -291,7 +306,6 @@ class Apart {
   }
 }
 
-const needsRoot = process.getuid?.() === 0 ? {} : { skip: "only root can make up a root (mount)" };
 /** Enough to see that nothing was changed. */
 const traces =
   "{ ls -d /opt/filesync /etc/filesync /usr/local/bin/filesync /usr/local/lib/systemd/system/filesync.service; getent passwd filesync; } 2>/dev/null";
