@@ -10,6 +10,7 @@ import type { Access } from "../plugins/registry/wire.js";
 import { UsageError } from "./config.js";
 import { confirmed } from "./confirmation.js";
 import { ownerIn, placeFile } from "./edit-config.js";
+import { asOwnerOf } from "./machine/as-owner.js";
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
@@ -34,7 +35,8 @@ export async function renewKey(at: Station, privateKey: string, { email, vehicle
   const [before, after] = [clientOf(privateKey), clientOf(fresh)];
   try {
     // One that is there was made by a run that was ended: the station may know it.
-    if (!existsSync(fresh)) await placeFile(fresh, newKey(`filesync ${hostname()}`), 0o600, ownerIn(dirname(privateKey)), false);
+    const dir = dirname(privateKey);
+    if (!existsSync(fresh)) await asOwnerOf(dir, () => placeFile(fresh, newKey(`filesync ${hostname()}`), 0o600, ownerIn(dir), false));
     let access: Access | undefined = await orStrange(after.vehicle(signal));
     if (access === undefined) {
       const key = await readKey(fresh);

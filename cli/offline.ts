@@ -13,6 +13,7 @@ import { Journal } from "../core/journal.js";
 import { reasonOf } from "../core/retry.js";
 import { isMedium } from "../core/tables.js";
 import { UsageError } from "./config.js";
+import { asOwnerOf } from "./machine/as-owner.js";
 import { barredText, othersText, strangeText } from "./machine/state-dir.js";
 
 const patienceMs = 3000;
@@ -51,8 +52,8 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
   let copy: string | undefined;
   try {
     if (reads && (await isOnReadOnly(stateDir))) copy = await copyOf(stateDir);
-    else lock = await lockStateDir(stateDir);
-    const journal = await Journal.open(copy ?? stateDir, "none", false).catch(async (error: unknown) => {
+    else lock = await asOwnerOf(stateDir, () => lockStateDir(stateDir));
+    const journal = await asOwnerOf(stateDir, () => Journal.open(copy ?? stateDir, "none", false)).catch(async (error: unknown) => {
       // One of an older version wants room.
       if (!reads || copy !== undefined || !isMedium(error)) throw error;
       copy = await copyOf(stateDir);

@@ -10,6 +10,7 @@ import type { FtpOptions } from "../plugins/ftp/options.js";
 import { type FtpAccess, idWord } from "../plugins/registry/wire.js";
 import { load, problemLines, UsageError } from "./config.js";
 import { changeConfig, ownerIn, placeFile, withSetting } from "./edit-config.js";
+import { asOwnerOf } from "./machine/as-owner.js";
 import { withLane } from "./own.js";
 
 /** What has its place in the configuration by then. */
@@ -79,7 +80,7 @@ export function ftpDevice(server: string, { host, port, user, tls }: FtpAccess, 
 /** The file of the password, beside the key: for the daemon's user alone. One that is there was of an earlier try, and is good no longer. */
 export async function keepPassword(stateDir: string, dir: string, { password }: FtpAccess): Promise<string> {
   const file = join(dir, "ftp.secret");
-  await placeFile(file, `${password}\n`, 0o600, ownerIn(stateDir), true);
+  await asOwnerOf(stateDir, () => placeFile(file, `${password}\n`, 0o600, ownerIn(stateDir), true));
   return file;
 }
 

@@ -1,7 +1,6 @@
 /** `register`: this vehicle gets known to a ground station's registry, and a device and routes that send to it. Whatever ends it, the same command goes on where it was. */
 import { existsSync } from "node:fs";
-import { chown } from "node:fs/promises";
-import { dirname, join, relative } from "node:path";
+import { dirname, relative } from "node:path";
 import { hostname } from "node:os";
 import { RealClock } from "../core/clock.js";
 import type { Config, DeviceConfig } from "../core/config.js";
@@ -20,6 +19,7 @@ import { interruptible } from "./ask.js";
 import { load, problemLines, UsageError } from "./config.js";
 import { changeConfig, type Owner, ownerIn, placeDir, placeFile, withItems, withMember, withSetting } from "./edit-config.js";
 import { nextSteps, settingOf } from "./init/setting.js";
+import { asOwnerOf } from "./machine/as-owner.js";
 import { confirmed } from "./confirmation.js";
 import { renewKey } from "./new-key.js";
 import { type Asker, nobody, terminal, yes } from "./questions.js";
@@ -240,15 +240,14 @@ export async function installationFor(stateDir: string, configs: Owner | undefin
   try {
     // As root: what is made belongs to whose the directory is, or will be.
     await placeDir(stateDir, 0o750, configs);
-    const owner = ownerIn(stateDir);
-    const lock = await lockStateDir(stateDir);
-    try {
-      const { id } = await installationOf(stateDir, machineName(owner?.uid));
-      if (owner !== undefined) for (const it of ["lock", "installation.json"]) await chown(join(stateDir, it), owner.uid, owner.gid);
-      return id;
-    } finally {
-      lock.release();
-    }
+    return await asOwnerOf(stateDir, async () => {
+      const lock = await lockStateDir(stateDir);
+      try {
+        return (await installationOf(stateDir, machineName(ownerIn(stateDir)?.uid))).id;
+      } finally {
+        lock.release();
+      }
+    });
   } catch (error) {
     const known = error instanceof StateDirHeld ? await installationIn(stateDir) : undefined;
     if (known !== undefined) return known;
@@ -263,11 +262,13 @@ const dirOf = (stateDir: string, device: string): string => `${stateDir}/devices
 export async function keyOf({ stateDir }: Config, device: string, installation: string, make: boolean): Promise<string> {
   const dir = dirOf(stateDir, device);
   const file = keyFileIn(dir, installation);
-  const owner = ownerIn(stateDir);
-  await placeDir(dirname(dir), 0o750, owner);
-  await placeDir(dir, 0o750, owner);
-  if (make && !existsSync(file)) await placeFile(file, newKey(`filesync ${hostname()}`), 0o600, owner, false);
-  return file;
+  return asOwnerOf(stateDir, async () => {
+    const owner = ownerIn(stateDir);
+    await placeDir(dirname(dir), 0o750, owner);
+    await placeDir(dir, 0o750, owner);
+    if (make && !existsSync(file)) await placeFile(file, newKey(`filesync ${hostname()}`), 0o600, owner, false);
+    return file;
+  });
 }
 
 /** The certificate to pin: the one that was given, or one that a person at the terminal compares; undefined where the system believes it. */

@@ -61,7 +61,7 @@ export function rollBack(db: Database): void {
   }
 }
 
-async function constructorOf(): Promise<Constructor> {
+export async function constructorOf(): Promise<Constructor> {
   try {
     return (await import("@photostructure/sqlite")).DatabaseSync;
   } catch (error) {

@@ -61,6 +61,31 @@ test("any: a disk that this program mounted itself is none of the system's", () 
   assert.equal(blocksIn(text, below("/elsewhere"))[0]?.removable, false);
 });
 
+test("any: what is below an overlay that is the root, or is bound to a second place, is the system's", () => {
+  const any = (more: Record<string, unknown>) =>
+    blocksIn(listing(row("/dev/sda", { hotplug: true }), row("/dev/sda1", { pkname: "sda", fstype: "ext4", ...more })), below("/x")).filter(
+      (block) => matches(block, { any: true }),
+    ).length;
+  assert.equal(any({ mountpoint: "/media/root-ro" }), 0);
+  assert.equal(any({ mountpoint: "/media/root-rw" }), 0);
+  assert.equal(any({ mountpoint: "/mnt/inbox", mountpoints: ["/mnt/inbox", "/srv"] }), 0);
+  assert.equal(any({ mountpoint: "/media/root-roses", mountpoints: ["/media/root-roses", null] }), 1);
+});
+
+test("each mount of a disk is asked of lsblk, where it can tell them", async () => {
+  const at = (old: boolean) =>
+    readBlocks(
+      (_, args) =>
+        Promise.resolve(
+          old && args.at(-1)?.includes("MOUNTPOINTS") === true
+            ? { code: 1, out: "", complaint: "lsblk: unknown column: MOUNTPOINTS" }
+            : { code: 0, out: pi, complaint: "" },
+        ),
+      below("/x"),
+    ).then(({ length }) => length);
+  assert.deepEqual([await at(false), await at(true)], [10, 10]);
+});
+
 test("uuid with or without the dash, in either case; label exactly; also a disk that cannot be taken out", () => {
   const named = (wanted: Parameters<typeof matches>[1]) =>
     blocksIn(pi, below("/x"))

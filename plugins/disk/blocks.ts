@@ -53,6 +53,7 @@ const row = v.object({
   hotplug: flag,
   serial: text,
   mountpoint: text,
+  mountpoints: v.optional(v.nullable(v.array(v.nullable(v.string())))),
 });
 type Row = v.InferOutput<typeof row>;
 const listing = v.object({ blockdevices: v.array(row) });
@@ -60,7 +61,10 @@ const columns = "PATH,KNAME,PKNAME,MAJ:MIN,TYPE,FSTYPE,UUID,PARTUUID,LABEL,SIZE,
 
 /** Everything that lsblk knows; `own`: where this program mounts disks. Throws an error whose message says why that cannot be had. */
 export async function readBlocks(run: RunCommand, own: (dir: string) => boolean, udev = "/run/udev/control"): Promise<Block[]> {
-  const { code, out, complaint } = await run("lsblk", ["--json", "--bytes", "--list", "--output", columns], 10_000);
+  const list = (what: string) => run("lsblk", ["--json", "--bytes", "--list", "--output", what], 10_000);
+  let { code, out, complaint } = await list(`${columns},MOUNTPOINTS`);
+  // Before util-linux 2.37.
+  if (code !== 0 && complaint.includes("MOUNTPOINTS")) ({ code, out, complaint } = await list(columns));
   if (code !== 0) throw new Error(`lsblk cannot list the disks: ${complaint}`);
   const blocks = blocksIn(out, own);
   // It lists all disks, and has not one file system on any: no disk would ever be found to be the one that is meant.
@@ -76,7 +80,9 @@ export function blocksIn(json: string, own: (dir: string) => boolean): Block[] {
     const parent = one.pkname === null || one.pkname === undefined || one.pkname === one.kname ? undefined : byName.get(one.pkname);
     return parent === undefined ? one : wholeOf(parent);
   };
-  const system = ({ mountpoint }: Row) => typeof mountpoint === "string" && !own(mountpoint) && isSystem(mountpoint);
+  // Of several mounts "mountpoint" is one: of what is bound below /mnt too, that.
+  const system = ({ mountpoint, mountpoints }: Row) =>
+    [mountpoint, ...(mountpoints ?? [])].some((dir) => typeof dir === "string" && !own(dir) && isSystem(dir));
   const inUse = new Set(rows.filter(system).map((one) => wholeOf(one).kname));
   const parents = new Set(rows.map(({ pkname }) => pkname));
   return rows.map((one) => {
@@ -103,9 +109,9 @@ function given<K extends string>(key: K, value: string | null | undefined): Part
   return value === null || value === undefined || value === "" ? {} : ({ [key]: value } as Record<K, string>);
 }
 
-/** Where removable media are mounted by people and desktops; a card that is mounted elsewhere (/, /boot, swap) is the system's own. */
+/** Where removable media are mounted by people and desktops; a card that is mounted elsewhere (/, /boot, swap) is the system's own. So is what overlayroot lays over another as "/". */
 export function isSystem(mountPoint: string): boolean {
-  return !/^\/(media|mnt|run\/media|run\/filesync)(\/|$)/.test(mountPoint);
+  return /^\/media\/root-r[ow](\/|$)/.test(mountPoint) || !/^\/(media|mnt|run\/media|run\/filesync)(\/|$)/.test(mountPoint);
 }
 
 /** What a device of the configuration asks for. */

@@ -3,12 +3,25 @@ import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { Journal } from "../../core/journal.js";
 import { certificateAt } from "../../core/net.js";
 import { freePort, selfSigned } from "../conformance/ftp-servers.js";
 import { CountingRelay } from "../faults/counting-relay.js";
@@ -265,6 +278,7 @@ test(
     const state = join(dir, "state");
     mkdirSync(state);
     chownSync(state, 4711, 4711);
+    chmodSync(dir, 0o755);
     const serial = "a serial number";
     const registering = `mount -t tmpfs tmpfs /sys/class && mkdir -p /sys/class/dmi/id && cd /sys/class/dmi/id || exit 9
     printf '${serial}' >product_uuid && chmod 400 product_uuid && exec "$@"`;
@@ -275,6 +289,40 @@ test(
     assert.equal(ran.status, 2, ran.stderr);
     const { machine } = JSON.parse(readFileSync(join(state, "installation.json"), "utf8")) as { machine: string };
     assert.notEqual(machine, createHash("sha256").update(serial).digest("hex").slice(0, 16));
+  },
+);
+
+test(
+  "what the service puts into its state directory leads root nowhere when root registers, or asks how it stands",
+  { skip: process.getuid?.() === 0 ? false : "only root acts for another user" },
+  async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-register-"));
+    t.after(() => rmSync(dir, { recursive: true, force: true }));
+    chmodSync(dir, 0o755);
+    const { config } = planeIn(dir);
+    const state = join(dir, "state");
+    mkdirSync(state, { mode: 0o750 });
+    await (await Journal.open(state)).close();
+    for (const path of ["", ...readdirSync(state)]) chownSync(join(state, path), 4711, 4711);
+    const victim = join(dir, "ld.so.preload");
+    symlinkSync(victim, join(state, "lock"));
+    for (const words of [
+      ["register", "--server", "http://127.0.0.1:1", "--email", "a@example.org"],
+      ["retry", "--all"],
+    ]) {
+      const ran = spawnSync(process.execPath, [mainJs, ...words, "--config", config], { encoding: "utf8" });
+      assert.equal(ran.status, 2, ran.stderr);
+      assert.equal(existsSync(victim), false, words.join(" "));
+    }
+    rmSync(join(state, "lock"));
+    for (const words of [
+      ["register", "--server", "http://127.0.0.1:1", "--email", "a@example.org"],
+      ["retry", "--all"],
+    ])
+      spawnSync(process.execPath, [mainJs, ...words, "--config", config]);
+    const owners = execFileSync("find", [state, "-printf", "%U\n"], { encoding: "utf8" });
+    assert.match(owners, /^(4711\n)+$/);
+    assert.ok(existsSync(join(state, "devices/station")) && existsSync(join(state, "lock")));
   },
 );
 
