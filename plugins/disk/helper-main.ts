@@ -62,7 +62,7 @@ async function mountFor(asked: MountRequest, given: HelperGiven, owner: { uid: n
     const ownDir = helperDir(nameOf(block), device, machine.helper);
     const dir = mountPoint ?? ownDir;
     return locked(dir, machine, async () => {
-      await expectPlace(dir, machine);
+      await expectPlace(dir, mountPoint !== undefined, machine);
       // Before it is mounted: what a kill leaves is known to be ours.
       if (mountPoint !== undefined) await fs.writeFile(noteOf(dir, machine.helper), block.path);
       const wish = { block, readOnly, ownDir, ...(mountPoint === undefined ? {} : { mountPoint }) };
@@ -145,12 +145,15 @@ async function expectIdle(path: string): Promise<void> {
 }
 
 /** Throws where nothing is mounted at `dir`, of its own or the one that was asked for. Whether it is empty is looked at by who mounts. */
-async function expectPlace(dir: string, machine: Machine): Promise<void> {
-  if (!dir.startsWith(`${machine.helper.disks}/`)) {
+async function expectPlace(dir: string, isAsked: boolean, machine: Machine): Promise<void> {
+  if (isAsked) {
     const refused = placeRefused(dir);
     if (refused !== undefined) throw new Refused(refused);
     const stat = await fs.lstat(dir).catch(() => undefined);
     if (stat?.isDirectory() !== true) throw new Refused(`${dir} is no directory: make it`);
+    // What a disk has in it may be a link by the time that it is mounted on.
+    const below = (await readMounts(machine.mountInfo)).find((one) => dir.startsWith(`${one.dir}/`) && isHelpers(one.dir, machine.helper));
+    if (below !== undefined) throw new Refused(`${dir} is on a disk that can be taken out: choose a directory of this system`);
     // Before its note is written: the note of another mount stays.
     if ((await mountAt(dir, machine)) !== undefined) throw new Refused(`${dir} is in use: something is mounted there`);
   }

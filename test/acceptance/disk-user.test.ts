@@ -381,6 +381,34 @@ async function honest(user: UserLab, helper: Helper, device: string, empty: stri
   mkdirSync(`${empty}/still-usable`);
 }
 
+test("nothing is mounted on what a disk has in it: its links lead anywhere", async (t) => {
+  const user = await UserLab.open(t);
+  if (user === undefined) return;
+  const { lab } = user;
+  const evil = await lab.make("evil", { fs: "ext4", mib: 16 });
+  const card = await lab.make("card", { fs: "ext4", mib: 16 });
+  const [place, victim] = [user.mountPoint("place"), user.mountPoint("victim")];
+  for (const disk of [evil, card]) await lab.plug(disk);
+  await lab.exec("mount", [evil.node ?? "", place]);
+  await lab.exec("sh", ["-c", `rm -rf ${place}/* && ln -s ${victim} ${place}/link && mkdir ${place}/dir && umount ${place}`]);
+  const helper = await user.helper({ fixed: [evil.uuid, card.uuid] });
+  const ask = async (request: object) => JSON.parse(await helper.ask(`${JSON.stringify(request)}\n`)) as { ok?: true; error?: string };
+  for (const mountPoint of [undefined, place]) {
+    assert.deepEqual(await ask({ do: "mount", device: evil.node, readOnly: false, mountPoint }), { ok: true });
+    const [there] = mounted(user, mountPoint ?? disks);
+    for (const name of ["link", "dir", "new"]) {
+      const { error } = await ask({ do: "mount", device: card.node, readOnly: true, mountPoint: `${there?.target}/${name}` });
+      assert.deepEqual(
+        lab.mounts().filter(({ source, target }) => source === card.node || target === victim),
+        [],
+        error,
+      );
+      assert.ok(error !== undefined);
+    }
+    assert.deepEqual(await ask({ do: "unmount", dir: there?.target, lazy: false }), { ok: true });
+  }
+});
+
 test("what somebody holds whose mounts are not seen here is not mounted; what a driver mounts without the safe options is taken away", async (t) => {
   const user = await UserLab.open(t);
   if (user === undefined) return;
