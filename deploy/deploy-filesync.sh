@@ -93,8 +93,9 @@ fi
 
 # One at a time.
 if [ -z "$dry" ]; then
-  mkdir -p /run/lock
-  exec 9>/run/lock/filesync-deploy.lock
+  # Not in /run/lock, where anybody may put a link, or hold it.
+  mkdir -p /run
+  exec 9>/run/filesync-deploy.lock
   flock -n 9 || die "another deploy-filesync.sh is at work"
 fi
 
@@ -309,11 +310,13 @@ before=$(readlink $prefix/current 2>/dev/null || true)
 # The version to go back to is the one that was ready last: not one that is on trial still (installed and not started, or cut short).
 last=$before
 if [ -e $prefix/trial ] && [ -d $prefix/previous ]; then last=$(readlink $prefix/previous); fi
-fresh='' placed=''
+fresh='' placed='' mended=''
 # That the version in $1 can use nothing of $2: "check" ends with 2 also where only a part is left out.
 useless() {
   [[ $("$1/bin/filesync" check --json --config "$2" 2>/dev/null || true) == '{"usable":false'* ]]
 }
+# What was installed may have been damaged since, by a card that fails.
+whole() { [ "$source" = "$1" ] || (cd "$1" && sha256sum --status -c SHA256SUMS 2>/dev/null); }
 # With the version in $1, before anything is changed: what the one that runs takes for good may be a mistake for it, and one that can use nothing of it
 # would end, as would the one before.
 look_at_config() {
@@ -354,7 +357,7 @@ if [ -n "$dry" ]; then
   elif [ -x "$reader/bin/filesync" ]; then
     look_at_config "$reader"
   fi
-elif [ -d "$prefix/versions/$version" ]; then
+elif [ -d "$prefix/versions/$version" ] && whole "$prefix/versions/$version"; then
   fresh=$prefix/versions/$version
   look_at_config "$fresh"
 else
@@ -419,8 +422,17 @@ fi
 
 # ------------------------------------------------------------------------------------------------------------------------------------------- the program
 
+if [ -z "$dry" ] && [ "$fresh" != "$prefix/versions/$version" ] && [ -d "$prefix/versions/$version" ]; then
+  say "$version is installed already, and is damaged: it is put in place anew"
+  mended=1
+  sync -f "$work"
+  mv "$prefix/versions/$version" "$work/damaged"
+  mv "$fresh" "$prefix/versions/$version"
+  sync -f $prefix
+  fresh=$prefix/versions/$version
+fi
 if [ "$before" = "versions/$version" ]; then
-  say "$version is installed already"
+  [ -n "$mended" ] || say "$version is installed already"
 else
   if [ "$fresh" != "$prefix/versions/$version" ]; then
     sync -f "$work"
@@ -510,7 +522,7 @@ fi
 systemctl start filesync-mount.socket || say "disks cannot be mounted without root: systemctl status filesync-mount.socket says why"
 since=$(date +%s)
 # What has run before is not started anew if it is this version already, and its configuration too.
-if [ "$before" = "versions/$version" ] && [ -z "$placed" ] && [ ! -e $prefix/trial ] && systemctl -q is-active "$service"; then
+if [ "$before" = "versions/$version" ] && [ -z "$placed$mended" ] && [ ! -e $prefix/trial ] && systemctl -q is-active "$service"; then
   say "$version runs: $(systemctl show -P StatusText "$service")"
   exit 0
 fi

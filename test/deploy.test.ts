@@ -427,6 +427,19 @@ test("a version on trial is never the one to go back to: that is the one that wa
   assert.match(byHand?.out ?? "", /0\.1\.0-\w+ is ready after [^]*exit 0\nversions\/0\.1\.0-\w+\nls: [^\n]*\n$/, "back by hand");
 });
 
+test("an installed version that was damaged since is put in place anew by the same archive, and started anew", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const deploy = "bundle/deploy/deploy-filesync.sh";
+  const again = apart.sh(
+    `${deploy} >/dev/null; : >/opt/filesync/current/much; rm /run/told; ${deploy}; echo "exit $?"; cmp bundle/much /opt/filesync/current/much; grep -- --no-block /run/told; ls /opt/filesync/versions | wc -l; ${deploy} | head -n 1`,
+  );
+  if (again === undefined) return;
+  assert.match(
+    again.out,
+    /^0\.1\.0-\w+ is installed already, and is damaged: [^\n]*\n0\.1\.0-\w+ is ready after [^]*exit 0\nrestart --no-block filesync\.service\n1\n0\.1\.0-\w+ is installed already\n$/,
+  );
+});
+
 /** The bundle's program is the one that was built here; nobody reads what its "ls" says to people. */
 const real = `printf '#!/bin/sh\\n[ "$1" != ls ] || exit 9\\nexec ${process.execPath} ${join(root, "dist/cli/main.js")} "$@"\\n' >bundle/bin/filesync; sed -i '/bin.filesync/d' bundle/SHA256SUMS`;
 

@@ -42,7 +42,7 @@ export async function mistakes(on: Installed): Promise<void> {
     /has to be root: sudo /,
     "chmod 700 /root",
   );
-  await refused("two at once", `flock /run/lock/filesync-deploy.lock ${deploy}`, /another .* is at work/);
+  await refused("two at once", `flock /run/filesync-deploy.lock ${deploy}`, /another .* is at work/);
   await refused(
     "the FileSync in Python",
     `printf '[Service]\\nExecStart=/home/pi/filesync/src/manager.py config.json\\n' >/etc/systemd/system/filesync-ftp.service; ${deploy}`,
