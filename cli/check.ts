@@ -1,9 +1,9 @@
 /** `check`: what is wrong with a configuration; with `--probe` each device and service is tried, without changing anything. */
 import type { Config, Loaded } from "../core/config.js";
 import { reasonOf } from "../core/retry.js";
-import { load, problemLines, stateDirProblem, UsageError } from "./config.js";
-import { barredFrom } from "./machine/rights.js";
-import { daemonUser, unitOf } from "./machine/unit.js";
+import { load, problemLines, stateDirProblem, systemConfig, UsageError } from "./config.js";
+import { barredFrom, dirOf } from "./machine/rights.js";
+import { daemonUser, hiddenText, unitOf } from "./machine/unit.js";
 import { thisView } from "./machine/view.js";
 import { tryOut } from "./probe.js";
 
@@ -22,7 +22,7 @@ export async function checkCommand(path: string, options: { probe: boolean; json
   const { config } = loaded;
   const unusable = config === undefined ? undefined : stateDirProblem(path, config.stateDir);
   const problems = unusable === undefined ? loaded.problems : [...loaded.problems, unusable];
-  const probing = config !== undefined && options.probe ? probes(config) : undefined;
+  const probing = config !== undefined && options.probe ? probes(config, path) : undefined;
   const probed: Probed[] = [];
   const say = (line: string) => options.json || process.stdout.write(`${line}\n`);
   problemLines(path, { problems }).forEach(say);
@@ -39,11 +39,13 @@ export async function checkCommand(path: string, options: { probe: boolean; json
   return wrong ? 2 : 0;
 }
 
-async function* probes(config: Config): AsyncGenerator<Probed> {
+async function* probes(config: Config, path: string): AsyncGenerator<Probed> {
   const view = thisView();
-  const user = daemonUser(view, await unitOf(view), { dir: config.stateDir, runs: false });
+  const unit = await unitOf(view);
+  const user = daemonUser(view, unit, { dir: config.stateDir, runs: false });
   for (const device of config.devices) {
-    const barred = barredFrom(view, device, config, user);
+    const hidden = path === systemConfig ? hiddenText(unit, dirOf(device)) : undefined;
+    const barred = hidden ?? barredFrom(view, device, config, user);
     const { name } = device;
     yield barred !== undefined
       ? { name, works: false, said: barred }

@@ -13,7 +13,7 @@ import { checkSpace, type Figures } from "./space.js";
 import { block, lsblk, machine, now, pi, root } from "../machine/harness.test.js";
 import { checkUnit } from "./unit.js";
 import { barredFrom } from "../machine/rights.js";
-import { daemonUser, unitOf } from "../machine/unit.js";
+import { daemonUser, forUnit, hiddenText, unitOf } from "../machine/unit.js";
 import { checkVersions } from "./versions.js";
 
 const state = "/var/lib/filesync";
@@ -321,6 +321,30 @@ test("unit: what systemd says of it, and as which user the daemon is", async (t)
   const none = machine(t, files, { systemctl: "LoadState=not-found\n" });
   assert.match(said(await checkUnit(none.view, await unitOf(none.view), false), "warn").join(), /there is no such unit/);
   assert.deepEqual(await checkUnit(machine(t, {}).view, undefined, false), []);
+});
+
+test("unit: what is typed names the one that this machine has; a directory that it sees another one of is told", async (t) => {
+  const show = (more: string) => `LoadState=loaded\nUnitFileState=${more}\nPrivateTmp=yes\n`;
+  const on = async (vehicle: string, ground: string) =>
+    unitOf(
+      machine(
+        t,
+        { "/run/systemd/system/x": "" },
+        { "systemctl show filesync.service": show(vehicle), "systemctl show filesync-ground.service": show(ground) },
+      ).view,
+    );
+  const ground = await on("disabled", "enabled");
+  for (const [line, words] of [
+    ["filesync run   # or: sudo systemctl restart filesync", "filesync run   # or: sudo systemctl restart filesync-ground"],
+    ["journalctl -u filesync -n 50 --no-pager", "journalctl -u filesync-ground -n 50 --no-pager"],
+    ["sudo systemctl enable --now filesync-mount.socket", "sudo systemctl enable --now filesync-mount.socket"],
+    ["journalctl -u filesync-ground -n 50", "journalctl -u filesync-ground -n 50"],
+  ] as const) {
+    assert.equal(forUnit(ground, line), words);
+    assert.equal(forUnit(await on("enabled", "disabled"), line), line);
+  }
+  assert.match(hiddenText(ground, "/var/tmp/logs") ?? "", /has a \/var\/tmp of its own.*elsewhere for \/var\/tmp\/logs/);
+  for (const dir of ["/tmpfs", "/srv/tmp", undefined]) assert.equal(hiddenText(ground, dir), undefined);
 });
 
 test("versions: an old Node is bad, a daemon of another version is told", (t) => {

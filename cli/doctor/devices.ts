@@ -11,6 +11,7 @@ import type { Status } from "../../core/status.js";
 import { plausibleSinceMs } from "../../core/clock.js";
 import { withContext } from "../own.js";
 import { barredFrom, dirOf } from "../machine/rights.js";
+import { hiddenText, type Unit } from "../machine/unit.js";
 import type { User, View } from "../machine/view.js";
 import { probeMs, tryOut } from "../probe.js";
 import { type Finding, findingsOf } from "./finding.js";
@@ -29,6 +30,8 @@ export interface Looked {
   readonly view: View;
   /** Who the daemon is, or will be. */
   readonly user: User;
+  /** That runs this configuration. */
+  readonly unit: Unit;
 }
 
 export async function checkDevices(looked: Looked): Promise<Finding[]> {
@@ -72,7 +75,7 @@ function isDaemons({ type, kind }: DeviceConfig): boolean {
   return type === "mavftp" || type === "disk" || kind === "service";
 }
 
-async function checkDevice(device: DeviceConfig, { config, status, silent, broken, view, user }: Looked): Promise<Finding[]> {
+async function checkDevice(device: DeviceConfig, { config, status, silent, broken, view, user, unit }: Looked): Promise<Finding[]> {
   const { name, type } = device;
   const known = status?.devices.find((one) => one.name === name);
   if (known !== undefined && isDaemons(device)) {
@@ -89,6 +92,8 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
   if (type === "disk" || broken.has(name)) return [];
   if (silent && isDaemons(device))
     return [finding("unseen", name, "whether it works: a daemon that may have it does not tell", "sudo filesync doctor")];
+  const hidden = hiddenText(unit, dirOf(device));
+  if (hidden !== undefined) return [finding("bad", name, hidden, `# another directory in the configuration of ${name}`)];
   const barred = barredFrom(view, device, config, user);
   if (typeof barred === "string") return [finding("bad", name, barred, `namei -l ${dirOf(device)}   # the rights on the way`)];
   const advised: Finding[] = [];

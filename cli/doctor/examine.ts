@@ -7,6 +7,7 @@ import { isFault } from "../../core/errors.js";
 import type { HookRule } from "../../core/hooks.js";
 import { reasonOf } from "../../core/retry.js";
 import type { Status } from "../../core/status.js";
+import { systemConfig } from "../config.js";
 import { checkClock } from "./clock.js";
 import { checkDevices } from "./devices.js";
 import { checkDisks, disksOf } from "./disks.js";
@@ -15,7 +16,7 @@ import { checkPower } from "./power.js";
 import { checkSerial, serialDevices } from "./serial.js";
 import { checkSpace } from "./space.js";
 import { checkUnit } from "./unit.js";
-import { daemonUser, unitOf } from "../machine/unit.js";
+import { daemonUser, forUnit, unitOf } from "../machine/unit.js";
 import { checkVersions } from "./versions.js";
 import { isThere, type View } from "../machine/view.js";
 import { shellWord } from "../../core/text.js";
@@ -57,13 +58,16 @@ export async function examine(view: View, { file, ...versions }: Given): Promise
           broken,
           view,
           user,
+          // A configuration of another place is run by hand.
+          unit: file?.path === systemConfig ? unit : undefined,
         }),
       ),
       guarded("space", config.stateDir, () => checkSpace(view, config, user)),
     );
   const found = await Promise.all(looks);
   const ofDaemonItself = daemon === undefined || config === undefined ? [] : checkDaemon(daemon, config.stateDir);
-  return [...checkConfiguration(file), ...checkHooks(view, config?.onEvent ?? []), ...ofDaemonItself, ...serial, ...found.flat()];
+  const all = [...checkConfiguration(file), ...checkHooks(view, config?.onEvent ?? []), ...ofDaemonItself, ...serial, ...found.flat()];
+  return all.map((one) => ({ ...one, todo: one.todo.map((line) => forUnit(unit, line)) }));
 }
 
 /** A check that fails for a reason of its own is one that did not see; the others go on. */

@@ -16,6 +16,7 @@ const asked = [
   "NRestarts",
   "User",
   "SupplementaryGroups",
+  "PrivateTmp",
 ];
 
 /** What systemd knows of the unit; undefined where there is no systemd, or it has no such unit. A text: why it cannot be asked. */
@@ -58,4 +59,18 @@ function ownerIn(view: View, stateDir: string): User | undefined {
   const stat = seen[0] ?? closed;
   if (stat === undefined || stat.uid === view.me.uid) return undefined;
   return userNamed(view, String(stat.uid)) ?? { name: String(stat.uid), uid: stat.uid, groups: [] };
+}
+
+/** A line that is typed, for the unit that this machine has: the ground's has a name of its own, and to start the other one ends it. */
+export function forUnit(unit: Unit, line: string): string {
+  if (typeof unit !== "object" || unit.Id !== "filesync-ground.service") return line;
+  return line.replaceAll(/\b((?:systemctl [a-z][a-z -]*|journalctl -u) filesync)(?![\w.@-])/g, "$1-ground");
+}
+
+/** Why the service sees another directory by this name than a person does; undefined where it does not. */
+export function hiddenText(unit: Unit, dir: string | undefined): string | undefined {
+  if (typeof unit !== "object" || unit.PrivateTmp !== "yes") return undefined;
+  const tmp = ["/tmp", "/var/tmp"].find((one) => dir === one || dir?.startsWith(`${one}/`) === true);
+  if (tmp === undefined) return undefined;
+  return `the service has a ${tmp} of its own, which goes when it ends: choose a directory elsewhere for ${dir}`;
 }
