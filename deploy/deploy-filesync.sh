@@ -5,7 +5,7 @@
 #   --role ROLE        vehicle (default) or ground: filesync.service or filesync-ground.service; an upgrade keeps what is there
 #   --no-start         installs, and starts at the next boot
 #   --prepare-image    for a card that will be copied: as --no-start, and nothing on it says which machine it is; both also in a chroot
-#   --replace-old      the services of the FileSync in Python are stopped and put aside
+#   --replace-old      the services of the FileSync in Python are stopped and put aside; where ours fails then, they run again
 #   --uninstall        takes it away; what it has not delivered, its configuration and its user stay
 #   --purge            with --uninstall: these too; files that arrived elsewhere stay, and their user with them
 #   --dry-run          says what it would do
@@ -210,7 +210,20 @@ else
   mkdir -p $room 2>/dev/null || die "$room cannot be made: is the file system read-only? (mount -o remount,rw /)"
   rm -rf $room/.new-*
 fi
+# Where nothing of ours ran before, and it failed: what did runs again.
+aside=() ran=()
+put_back() {
+  local old
+  [ ! -e "$units/$service" ] || "${enabling[@]}" disable "${now[@]}" "$service" filesync-mount.socket || true
+  for old in "${aside[@]}"; do mv "$old.old" "$old" || true; done
+  [ -z "$booted" ] || systemctl daemon-reload || true
+  if [ ${#ran[@]} = 0 ] || "${enabling[@]}" enable "${now[@]}" "${ran[@]}"; then
+    say "What was put aside is back: ${aside[*]}"
+  fi
+}
 leave() {
+  local code=$?
+  if [ $code != 0 ] && [ ${#aside[@]} != 0 ] && [ -z "$before" ]; then put_back >&2; fi
   rm -rf "$work"
   [ -n "$dry" ] || rmdir --ignore-fail-on-non-empty $prefix/versions $prefix 2>/dev/null || true
 }
@@ -377,6 +390,10 @@ fi
 
 writable /etc /opt /usr/local
 for old in "${others[@]}"; do
+  if [ -z "$dry" ]; then
+    aside+=("$old")
+    ! enabled "$(basename "$old")" || ran+=("$(basename "$old")")
+  fi
   run "${enabling[@]}" disable "${now[@]}" "$(basename "$old")" || true
   run mv "$old" "$old.old"
 done
@@ -545,6 +562,7 @@ until systemctl -q is-active "$service" && [ ! -e $prefix/trial ] && [ "$(readli
       done
       fail "${last#versions/}, the version before, is back, and does not become ready either: systemctl status $service"
     fi
+    [ ${#aside[@]} = 0 ] || fail "mend what is said above, and run this again"
     fail "mend what is said above, then: systemctl restart $service"
   fi
   sleep 0.5

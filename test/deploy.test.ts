@@ -583,6 +583,22 @@ test("the administrator's own copy of a unit stays, a masked one is told, and an
   }
 });
 
+test("another FileSync that was put aside runs again where ours does not become ready", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const old = "/etc/systemd/system/filesync-manager.service";
+  const wants = "/etc/systemd/system/multi-user.target.wants";
+  const begun = `printf '[Service]\\nExecStart=/home/pi/manager.py\\n' >${old}; mkdir -p ${wants}; ln -s ../filesync-manager.service ${wants}/`;
+  const deploy = "bundle/deploy/deploy-filesync.sh --replace-old";
+  const failed = apart.sh(`${begun}; touch /run/fails; ${deploy}; echo "exit $?"; ls ${old}*; tail -n 3 /run/told`);
+  if (failed === undefined) return;
+  assert.match(
+    failed.out,
+    /above, and run this again\nWhat was put aside is back: \S+\nexit 1\n\S+manager\.service\n-q disable --now filesync\.service filesync-mount\.socket\ndaemon-reload\n-q enable --now filesync-manager\.service\n$/,
+  );
+  const done = apart.sh(`${begun}; ${deploy}; echo "exit $?"; ls ${old}*; grep enable /run/told`);
+  assert.match(done?.out ?? "", /exit 0\n\S+manager\.service\.old\n-q enable filesync\.service filesync-mount\.socket\n$/);
+});
+
 test("taken away with --purge: its own last word; files that it brought stay whose they are", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
   const deploy = "bundle/deploy/deploy-filesync.sh";
