@@ -1,8 +1,10 @@
 /** `check`: what is wrong with a configuration; with `--probe` each device and service is tried, without changing anything. */
+import { readFileSync } from "node:fs";
 import type { Config, Loaded } from "../core/config.js";
+import type { ConfigProblem } from "../core/config-problems.js";
 import { reasonOf } from "../core/retry.js";
 import { load, problemLines, stateDirProblem, systemConfig, UsageError } from "./config.js";
-import { barredFrom, dirOf } from "./machine/rights.js";
+import { barredFrom, dirOf, unreadable } from "./machine/rights.js";
 import { daemonUser, hiddenText, unitOf } from "./machine/unit.js";
 import { thisView } from "./machine/view.js";
 import { tryOut } from "./probe.js";
@@ -20,8 +22,9 @@ export async function checkCommand(path: string, options: { probe: boolean; json
     return { problems: [{ line: 0, path: "", message: error.message }] };
   });
   const { config } = loaded;
-  const unusable = config === undefined ? undefined : stateDirProblem(path, config.stateDir);
-  const problems = unusable === undefined ? loaded.problems : [...loaded.problems, unusable];
+  const barred = config === undefined ? [] : await unreadableFor(path, config.stateDir);
+  const unusable = config === undefined ? undefined : (stateDirProblem(path, config.stateDir) ?? barred.find(({ file }) => file === path));
+  const problems = [...loaded.problems, ...(unusable === undefined || "file" in unusable ? [] : [unusable]), ...barred];
   const probing = config !== undefined && options.probe ? probes(config, path) : undefined;
   const probed: Probed[] = [];
   const say = (line: string) => options.json || process.stdout.write(`${line}\n`);
@@ -37,6 +40,16 @@ export async function checkCommand(path: string, options: { probe: boolean; json
       `${JSON.stringify({ usable: config !== undefined && unusable === undefined, problems, ...(probing === undefined ? {} : { probed }) })}\n`,
     );
   return wrong ? 2 : 0;
+}
+
+/** What the service of this machine could not read, where root asks, who may read all. */
+async function unreadableFor(path: string, stateDir: string): Promise<(ConfigProblem & { readonly file: string })[]> {
+  const view = thisView();
+  if (path !== systemConfig || view.me.uid !== 0) return [];
+  const user = daemonUser(view, await unitOf(view), { dir: stateDir, runs: false });
+  return unreadable(view, path, readFileSync(path, "utf8"), user).map(({ path: file, words, todo }) => ({
+    ...{ file, line: 0, path: "", message: `${file === path ? "" : `${file}: `}${words}: ${todo}` },
+  }));
 }
 
 async function* probes(config: Config, path: string): AsyncGenerator<Probed> {

@@ -12,7 +12,7 @@ import { checkSerial } from "./serial.js";
 import { checkSpace, type Figures } from "./space.js";
 import { block, lsblk, machine, now, pi, root } from "../machine/harness.test.js";
 import { checkUnit } from "./unit.js";
-import { barredFrom } from "../machine/rights.js";
+import { barredFrom, unreadable } from "../machine/rights.js";
 import { daemonUser, forUnit, hiddenText, unitOf } from "../machine/unit.js";
 import { checkVersions } from "./versions.js";
 
@@ -41,6 +41,43 @@ test("a directory is judged by the rights of the daemon's user, on the whole way
   chownSync(path("/srv/in/."), 7, 1000);
   chmodSync(path("/srv/in/."), 0o770);
   assert.equal(barredFrom(view, device("/srv/in"), to, pi), undefined, "by its group");
+});
+
+test("what the configuration names, and its user cannot read, is told with what to type", (t) => {
+  const config = "/etc/filesync/config.json";
+  const text = `{ // a comment
+    "devices": { "a": { "password": { "file": "a.secret" } }, "b": { "privateKey": "/etc/keys/b", "root": "config.json" } },
+    "services": { "c": { "tls": { "cert": "c.crt", "key": "none.key" } } } }`;
+  const files = {
+    [config]: text,
+    "/etc/filesync/a.secret": "",
+    "/etc/filesync/c.crt": "",
+    "/etc/keys/b": "",
+    "/etc/group": "pi:x:1000:\n",
+  };
+  const { view, path } = machine(t, files);
+  for (const [name, mode] of [
+    ["/", 0o755],
+    ["/etc", 0o755],
+    ["/etc/filesync", 0o755],
+    ["/etc/keys", 0o700],
+  ] as const)
+    chmodSync(path(join(name, ".")), mode);
+  for (const [name, mode] of [
+    [config, 0o600],
+    ["/etc/filesync/a.secret", 0o640],
+    ["/etc/filesync/c.crt", 0o644],
+  ] as const)
+    chmodSync(path(name), mode);
+  assert.deepEqual(
+    unreadable(view, config, text, pi).map(({ path: file, words, todo }) => [file, words, todo]),
+    [
+      [config, "pi may not read it", `sudo chgrp pi ${config} && sudo chmod g+r ${config}`],
+      ["/etc/filesync/a.secret", "pi may not read it", "sudo chgrp pi /etc/filesync/a.secret && sudo chmod g+r /etc/filesync/a.secret"],
+      ["/etc/keys/b", "pi may not read it: no right to enter /etc/keys", "namei -l /etc/keys/b"],
+    ],
+  );
+  assert.deepEqual(unreadable(view, config, text, root), [], "who asks reads it");
 });
 
 test("serial: a port that is missing is bad, with the names of those that are there", async (t) => {

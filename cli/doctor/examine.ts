@@ -17,13 +17,14 @@ import { checkSerial, serialDevices } from "./serial.js";
 import { checkSpace } from "./space.js";
 import { checkUnit } from "./unit.js";
 import { daemonUser, forUnit, unitOf } from "../machine/unit.js";
+import { unreadable } from "../machine/rights.js";
 import { checkVersions } from "./versions.js";
 import { isThere, type View } from "../machine/view.js";
 import { shellWord } from "../../core/text.js";
 
 export interface Given {
   /** undefined: there is none. */
-  readonly file: { readonly path: string; readonly loaded: Loaded | string } | undefined;
+  readonly file: { readonly path: string; readonly text: string; readonly loaded: Loaded | string } | undefined;
   readonly filesync: string;
   readonly node: string;
   readonly arch: string;
@@ -67,6 +68,8 @@ export async function examine(view: View, { file, ...versions }: Given): Promise
   const found = await Promise.all(looks);
   const ofDaemonItself = daemon === undefined || config === undefined ? [] : checkDaemon(daemon, config.stateDir);
   const all = [...checkConfiguration(file), ...checkHooks(view, config?.onEvent ?? []), ...ofDaemonItself, ...serial, ...found.flat()];
+  if (file?.path === systemConfig)
+    for (const { path, words, todo } of unreadable(view, file.path, file.text, user)) all.push(ofConfiguration("bad", path, words, todo));
   return all.map((one) => ({ ...one, todo: one.todo.map((line) => forUnit(unit, line)) }));
 }
 

@@ -1,5 +1,5 @@
-/** What root does in a directory of another user: as that user, as a link there may lead anywhere. */
-import { statSync } from "node:fs";
+/** What root does as another user: in a directory of that one, as a link there may lead anywhere; and what that one may. */
+import { closeSync, openSync, statSync } from "node:fs";
 import { constructorOf } from "../../core/sqlite.js";
 
 /** `work` as whose `dir` is, where root does it; else as who runs this. The whole process is that user meanwhile, so that what works beside it has to be able to. */
@@ -14,6 +14,24 @@ export async function asOwnerOf<T>(dir: string, work: () => Promise<T>): Promise
   process.seteuid?.(uid);
   try {
     return await work();
+  } finally {
+    process.seteuid?.(0);
+    process.setegid?.(0);
+    process.setgroups?.(before);
+  }
+}
+
+/** Whether a user may read a file, tried by root as that user: an access control list says what owner, group and rights do not. */
+export function mayOpen(path: string, { uid, groups }: { readonly uid: number; readonly groups: readonly number[] }): boolean {
+  const before = process.getgroups?.() ?? [];
+  process.setgroups?.([...groups]);
+  process.setegid?.(groups[0] ?? uid);
+  process.seteuid?.(uid);
+  try {
+    closeSync(openSync(path, "r"));
+    return true;
+  } catch {
+    return false;
   } finally {
     process.seteuid?.(0);
     process.setegid?.(0);
