@@ -61,6 +61,8 @@ async function mountFor(asked: MountRequest, given: HelperGiven, owner: { uid: n
     const block = await blockOf(path, device, given, machine);
     const ownDir = helperDir(nameOf(block), device, machine.helper);
     const dir = mountPoint ?? ownDir;
+    // Before there is a lock of its name, which stays.
+    if (mountPoint !== undefined) await expectPlace(dir, true, machine);
     return locked(dir, machine, async () => {
       await expectPlace(dir, mountPoint !== undefined, machine);
       // Before it is mounted: what a kill leaves is known to be ours.
@@ -76,16 +78,11 @@ async function mountFor(asked: MountRequest, given: HelperGiven, owner: { uid: n
   });
 }
 
-/** The node itself, whatever link was given. */
+/** The node itself, whatever link was given. Who asks learns of nothing else whether it is there. */
 function nodeOf(asked: string): { path: string; device: string } {
-  let path: string;
-  try {
-    path = realpathSync(asked);
-  } catch {
-    throw new Refused(`${asked} is not there`);
-  }
+  const path = existsSync(asked) ? realpathSync(asked) : "";
   const device = path.startsWith("/dev/") ? deviceAt(path) : undefined;
-  if (device === undefined) throw new Refused(`${asked} is no block device below /dev`);
+  if (device === undefined) throw new Refused(`${asked} is not there, or no block device below /dev`);
   return { path, device };
 }
 
@@ -207,10 +204,12 @@ async function unsafe(dir: string, machine: Machine): Promise<string | undefined
 }
 
 async function unmountFor({ dir, lazy }: HelperRequest & { readonly do: "unmount" }, machine: Machine): Promise<string> {
+  const refused = new Refused(`${dir} was not mounted by the helper that mounts`);
+  if ((await mountAt(dir, machine)) === undefined) throw refused;
   return locked(dir, machine, async () => {
     const there = await mountAt(dir, machine);
     const note = dir.startsWith(`${machine.helper.disks}/`) ? there?.from : await noted(dir, machine);
-    if (there === undefined || note !== there.from) throw new Refused(`${dir} was not mounted by the helper that mounts`);
+    if (there === undefined || note !== there.from) throw refused;
     const { code, complaint } = await machine.run("umount", [...(lazy ? ["-l"] : []), dir]);
     if (code !== 0) throw new Refused(complaint);
     await forget(dir, machine);

@@ -1,10 +1,11 @@
 /** Disks as an ordinary user meets them: without a way to mount, with the helper that mounts, with the mounts of others. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmodSync, constants, existsSync, promises as fs, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, constants, existsSync, promises as fs, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname } from "node:path";
 import { test } from "node:test";
+import { helperPaths, shortOf } from "../../plugins/disk/helper.js";
 import { until } from "../conformance/clause.js";
 import { isSafe, reached } from "../disks/scene.js";
 import { type Program, runProgram } from "../faults/process.js";
@@ -309,10 +310,12 @@ test("what the helper refuses, and that it does nothing then", async (t) => {
   const device = card.node ?? "";
   const mount = (more: object) => JSON.stringify({ do: "mount", device, readOnly: true, ...more });
   const none = "this is no request";
+  const noDevice = "is not there, or no block device below /dev";
   const questions: readonly (readonly [string, string | Buffer, string])[] = [
-    ["a file", mount({ device: card.image }), "is no block device below /dev"],
-    ["a character device", mount({ device: "/dev/tape" }), "/dev/tape is no block device below /dev"],
-    ["nothing there", mount({ device: "/dev/nothing" }), "/dev/nothing is not there"],
+    ["a file", mount({ device: card.image }), `${card.image} ${noDevice}`],
+    ["a file that is not there", mount({ device: `${card.image}x` }), `${card.image}x ${noDevice}`],
+    ["a character device", mount({ device: "/dev/tape" }), `/dev/tape ${noDevice}`],
+    ["nothing there", mount({ device: "/dev/nothing" }), `/dev/nothing ${noDevice}`],
     ["a way up", mount({ device: `/dev/../dev/${device.slice(5)}` }), none],
     ["a relative path", mount({ device: device.slice(1) }), none],
     ["a tag", mount({ device: `UUID=${card.uuid}` }), none],
@@ -338,6 +341,7 @@ test("what the helper refuses, and that it does nothing then", async (t) => {
     ["unmounts another's", JSON.stringify({ do: "unmount", dir: elsewhere, lazy: true }), "was not mounted by the helper"],
     ["unmounts /", JSON.stringify({ do: "unmount", dir: "/", lazy: true }), none],
     ["unmounts /run", JSON.stringify({ do: "unmount", dir: "/run", lazy: true }), "was not mounted by the helper"],
+    ["unmounts nothing", JSON.stringify({ do: "unmount", dir: "/nothing", lazy: true }), "was not mounted by the helper"],
     ["up from its own", JSON.stringify({ do: "unmount", dir: `${disks}../../..${elsewhere}`, lazy: true }), none],
     ["something else", JSON.stringify({ do: "format", device }), none],
     ["null", "null", none],
@@ -351,6 +355,8 @@ test("what the helper refuses, and that it does nothing then", async (t) => {
     assert.ok(error?.includes(words), `${name}: ${answer}`);
     assert.ok(!/\n|Error|\.js/.test(error ?? ""), `${name}: ${answer}`);
   }
+  const locks = readdirSync(lab.path(helperPaths.locks));
+  for (const dir of ["/nothing", `${empty}/a`, `${dirname(empty)}/link`]) assert.ok(!locks.includes(shortOf(dir)), `a lock stays for ${dir}`);
   for (const answer of await Promise.all(["", '{"do": "mount"'].map((text) => helper.ask(text, true))))
     assert.match(answer, /nothing whole was asked within 5 s/);
   assert.deepEqual(mounts(), before);
