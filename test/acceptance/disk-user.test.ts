@@ -356,7 +356,8 @@ test("what the helper refuses, and that it does nothing then", async (t) => {
     assert.ok(!/\n|Error|\.js/.test(error ?? ""), `${name}: ${answer}`);
   }
   const locks = readdirSync(lab.path(helperPaths.locks));
-  for (const dir of ["/nothing", `${empty}/a`, `${dirname(empty)}/link`]) assert.ok(!locks.includes(shortOf(dir)), `a lock stays for ${dir}`);
+  for (const dir of ["/nothing", `${empty}/a`, `${dirname(empty)}/link`])
+    assert.ok(!locks.includes(shortOf(dir)), `a lock stays for ${dir}`);
   for (const answer of await Promise.all(["", '{"do": "mount"'].map((text) => helper.ask(text, true))))
     assert.match(answer, /nothing whole was asked within 5 s/);
   assert.deepEqual(mounts(), before);
