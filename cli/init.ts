@@ -51,7 +51,7 @@ async function vehicle(setting: Setting, named: string | undefined, open: () => 
   const unit = setting.system ? await unitOf(setting.view) : undefined;
   if (typeof unit === "object" && unit.ActiveState === "active" && existsSync(path) && !isUntouched(readFileSync(path, "utf8")))
     write(
-      `${unit.Id ?? "filesync.service"} runs, and has its ports: what it has is seen once it is stopped (sudo systemctl stop filesync)`,
+      `${unit.Id ?? "filesync.service"} runs, and has its ports: what it has is seen once it is stopped (sudo systemctl stop ${(unit.Id ?? "filesync").replace(/\.service$/, "")})`,
     );
   write("Looking at serial ports, programs that pass MAVLink on, and disks …");
   const look = lookHere();

@@ -259,7 +259,7 @@ test("a credential comes from systemd, by either of its names, else from the dir
   };
   assert.equal(
     await loaded({}),
-    `expected the credential ground: a file ${dir}/credentials/ground (then "systemctl restart filesync"), or LoadCredential=ground:PATH in the unit`,
+    `expected the credential ground: a file ${dir}/credentials/ground (then restart the service), or LoadCredential=ground:PATH in the unit`,
   );
   mkdirSync(join(dir, "credentials"));
   writeFileSync(join(dir, "credentials/ground"), "beside\n");

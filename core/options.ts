@@ -272,7 +272,7 @@ export const secret = (empty?: "refused") =>
         if (file !== undefined) return readSecret(file, addIssue) ?? NEVER;
         const dir = join(surroundings.baseDir, "credentials");
         addIssue({
-          message: `the credential ${name}: a file ${join(dir, name)} (then "systemctl restart filesync"), or LoadCredential=${name}:PATH in the unit`,
+          message: `the credential ${name}: a file ${join(dir, name)} (then restart the service), or LoadCredential=${name}:PATH in the unit`,
         });
         return NEVER;
       }
