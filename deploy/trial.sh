@@ -55,7 +55,7 @@ back() {
   old=$(readlink "$root$prefix/previous") || { echo "there is no version before $new to go back to"; rm -f "$mark"; return 1; }
   # What the newer one made of the journal may be nothing for the older one: it may set that aside and rebuild it, wherever its "stateDir" is. One that
   # was built before FILESYNC_WENT_BACK looks in the usual one.
-  : >"$went_back"
+  touch "$went_back" || echo "$went_back could not be made"
   tell_owner || echo "$state/went-back could not be made"
   ln -sfn "$old" "$root$prefix/current.new"
   mv -T "$root$prefix/current.new" "$root$prefix/current"
@@ -73,8 +73,11 @@ case ${1-} in
     tried=$(cat "$mark")
     case $tried in '' | *[!0-9]*) tried=0 ;; esac
     if [ "$tried" -ge $most ]; then back; exit; fi
-    echo $((tried + 1)) >"$mark.new"
-    mv "$mark.new" "$mark"
+    if ! { echo $((tried + 1)) >"$mark.new" && mv "$mark.new" "$mark"; }; then
+      # On a full disk: over what is there, which takes no room.
+      rm -f "$mark.new"
+      echo $((tried + 1)) 1<>"$mark"
+    fi
     sync -f "$root$prefix"
     # The power may have gone between the version and its units.
     units || echo "its units could not be placed"

@@ -189,6 +189,18 @@ test("what the service puts into its state directory leads root nowhere when a v
   assert.equal(machine.must(`stat -c %u ${state}/went-back`), "54321\n");
 });
 
+test("a version that never becomes ready leaves for the one before on a full disk too", needsRoot, (t) => {
+  const machine = new Root(tempDir(t));
+  for (const name of ["1", "2"]) machine.version(name, `words of ${name}`);
+  machine.must("ln -sfn versions/1 previous; echo 0 >trial; ln -sfn versions/2 current");
+  const full = join(tempDir(t), "full");
+  const { out } = machine.sh(
+    `unshare -m bash -ec 'mkdir ${full}; mount -t tmpfs -o size=1m full ${full}; cp -a "$FILESYNC_ROOT/." ${full}; export FILESYNC_ROOT=${full}; cd ${full}/opt/filesync; dd if=/dev/zero of=fill bs=4k status=none || true; for n in 1 2 3 4; do current/deploy/trial.sh begin; done; readlink current; ls trial' 2>&1`,
+  );
+  if (/mount|unshare/.test(out)) t.skip(`no disk can be made here: ${out}`);
+  else assert.match(out, /2 did not become ready: back to 1\nversions\/1\nls: /);
+});
+
 /** How a service ended, as systemd tells ExecStopPost=. */
 const ended = (code: string, status: string) =>
   `SERVICE_RESULT=x EXIT_CODE=${code} EXIT_STATUS=${status} current/deploy/trial.sh ended filesync.service`;
