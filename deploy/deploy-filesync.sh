@@ -114,6 +114,14 @@ files_elsewhere() {
 
 # ---------------------------------------------------------------------------------------------------------------------------------- taking it away
 
+# Before anything below is removed: a disk's files are nobody's to take away. As a root service it mounts below its state directory.
+unmount_disks() {
+  local mount
+  while read -r mount; do
+    run umount "$mount" 2>/dev/null || run umount -l "$mount"
+  done < <(findmnt -rno TARGET | grep -E "^(/run/filesync/disks|$state/devices)/" | tac || true)
+}
+
 take_away() {
   local unit
   # What an older one enabled cannot be disabled by name.
@@ -124,8 +132,7 @@ take_away() {
   done
   # A helper at work, and what it mounted.
   if [ -e $units/filesync-mount@.service ]; then run systemctl stop 'filesync-mount@*.service'; fi
-  local mount
-  while read -r mount; do run umount -l "$mount"; done < <(findmnt -rno TARGET | grep '^/run/filesync/disks/' || true)
+  unmount_disks
   run rm -f "${unit_names[@]/#/$units/}" $rules $command
   # Not /usr/local/lib itself: that is Debian's.
   local dir
@@ -135,7 +142,8 @@ take_away() {
   run systemctl daemon-reload
   run systemctl reset-failed 'filesync*' 2>/dev/null || true
   ! command -v udevadm >/dev/null || run udevadm control --reload || true
-  run rm -rf $prefix /run/filesync
+  run rm -rf $prefix
+  run rm -rf --one-file-system /run/filesync
   if [ -n "$purge" ]; then
     local kept one
     say "Looking for files that it has elsewhere"
@@ -504,6 +512,7 @@ if [ -n "$image" ]; then
   # Who this machine is, and what it knows; made anew at the first start of each copy. The certificate: by "filesync init --ground".
   certified=''
   [ ! -e $etc/certs/ftp.key ] || certified=1
+  unmount_disks
   run rm -rf $state $etc/certs/ftp.key $etc/certs/ftp.crt
   run sync
   is=is

@@ -624,6 +624,19 @@ test("taken away with --purge: its own last word; files that it brought stay who
   assert.match(kept.out, /and its user, who has no files elsewhere\.\n$/);
 });
 
+test("what is on a disk that is mounted below the state directory stays there when that is taken away", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const place = "/var/lib/filesync/devices/card/mnt/AAAA-8.1";
+  const mounted = `mkdir -p /run/card ${place}; mount -t tmpfs card /run/card; echo photo >/run/card/a.jpg; mount --bind /run/card ${place}`;
+  for (const given of ["--uninstall --purge", "--prepare-image"]) {
+    const done = apart.sh(
+      `bundle/deploy/deploy-filesync.sh >/dev/null; ${mounted}; bundle/deploy/deploy-filesync.sh ${given} >/dev/null; echo "exit $?"; cat /run/card/a.jpg; ls /var/lib/filesync`,
+    );
+    if (done === undefined) return;
+    assert.match(done.out, /^exit 0\nphoto\nls: [^\n]*\n$/, given);
+  }
+});
+
 test("from a read-only root nothing is taken away, not even by half", needsRoot, (t) => {
   // Of the overlays only what lies over the machine's own directories, in which others work meanwhile.
   const made = "find upper -path '*/up/*' | sort";
