@@ -1,6 +1,6 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
 import { statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { answerWith } from "../core/commands.js";
 import { mistakesText, wrongText } from "../core/config-problems.js";
 import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
@@ -13,6 +13,7 @@ import { Hooks } from "../core/hooks.js";
 import { StateDirHeld } from "../core/installation.js";
 import { reasonOf, toldFailed } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
+import { deadLink } from "../core/stat.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
 import { endWithin } from "./ending.js";
 import { takeHangup } from "./hangup.js";
@@ -40,10 +41,7 @@ const againMs = 10_000;
  * behind; 130 when Ctrl-C stopped it, or SIGTERM `--once` before its end. Throws UsageError for what a person has to mend.
  */
 export async function runCommand(given: string | undefined, options: RunOptions): Promise<number> {
-  const { path, loaded, config } = await configOf(given).catch(async (error: unknown) => {
-    if (error instanceof UsageError) await Supervisor.of(process.env, complain)?.mistake(error.message.replaceAll("\n", "; "));
-    throw error;
-  });
+  const { path, loaded, config } = await configOnceThere(given);
   const lines = problemLines(path, loaded);
   const output = outputTo(process.stdout);
   for (const line of lines) process.stderr.write(`${line}\n`);
@@ -55,6 +53,25 @@ export async function runCommand(given: string | undefined, options: RunOptions)
   };
   const code = await serve(config, options, output, reload);
   return code === 0 && lines.length > 0 ? 2 : code;
+}
+
+/** The same; under systemd, which starts nothing again after a mistake, one on a disk that is not mounted yet is waited for. */
+async function configOnceThere(given: string | undefined): ReturnType<typeof configOf> {
+  const supervisor = Supervisor.of(process.env, complain);
+  for (;;)
+    try {
+      return await configOf(given);
+    } catch (error) {
+      if (!(error instanceof UsageError) || supervisor === undefined) throw error;
+      const words = error.message.replaceAll("\n", "; ");
+      if (given === undefined || (await deadLink(resolve(given))) === undefined) {
+        await supervisor.mistake(words);
+        throw error;
+      }
+      complain(`${words}; tried again in ${againMs / 1000} s`);
+      await supervisor.waits(words);
+      await new RealClock().sleep(againMs);
+    }
 }
 
 /** Throws UsageError where there is none, or nothing of it can be used. */

@@ -1,6 +1,6 @@
 /** The program as systemd starts it: what it says of itself, and that it does not give up where nobody would start it again. */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -64,6 +64,24 @@ test("a configuration that cannot be used: its place is in the status, and it en
   assert.equal(await program.exited, 2);
   const [status] = await socket.until("STATUS=");
   assert.match(status ?? "", /config\.json:3/);
+});
+
+test("a configuration that is a link to a disk that is not mounted yet is waited for", async (t) => {
+  if (typeof socket === "string") {
+    t.skip(socket);
+    return;
+  }
+  const there = configured();
+  const link = join(dir, "link.json");
+  symlinkSync(join(dir, "disk/config.json"), link);
+  const program = started(link);
+  const words = await socket.until("EXTEND_TIMEOUT_USEC=");
+  assert.match(words.join(), /STATUS=\S*link\.json is a link to \S+, which is not there: mount or make that/);
+  mkdirSync(join(dir, "disk"));
+  renameSync(there, join(dir, "disk/config.json"));
+  await socket.until("READY=1");
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0);
 });
 
 test("without a configuration: the status and the last line say what is missing, and what makes one", async (t) => {
