@@ -32,8 +32,7 @@ export class World {
 
   /** Repairs what was mounted as `name`, and mounts it again. */
   mend(name: string): void {
-    // 1 when it mended something.
-    this.#unmounted(name, (image) => [["fsck.ext4", "-y", image]], 1);
+    this.#unmounted(name, () => []);
   }
 
   /** Damages what was mounted as `name` (debugfs), and mounts it again. */
@@ -41,7 +40,7 @@ export class World {
     this.#unmounted(name, (image) => requests.map((request) => ["debugfs", "-w", "-R", request, image]));
   }
 
-  #unmounted(name: string, work: (image: string) => string[][], mostStatus = 0): void {
+  #unmounted(name: string, work: (image: string) => string[][]): void {
     const [old, image, dir] = [
       this.#images.get(name) ?? this.path(`${name}.img`),
       this.path(`${name}-${++this.#copies}.img`),
@@ -53,11 +52,14 @@ export class World {
       // A mount namespace of another test, begun meanwhile, keeps the file system as it is, and what mounts the same image gets that one, read-only.
       ["sync"],
       ["cp", "--sparse=always", old, image],
+      // What is in its log still would be written over what `work` does.
+      ["fsck.ext4", "-y", image],
       ...work(image),
       ["mount", "-o", "loop", image, dir],
     ]) {
       const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
-      if ((status ?? 9) > mostStatus) throw new Error(`${command}: ${stderr}`);
+      // fsck: 1 when it mended something.
+      if ((status ?? 9) > 1) throw new Error(`${command}: ${stderr}`);
     }
   }
   /** By name, where another copy of it is mounted by now. */
