@@ -53,7 +53,9 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
   try {
     if (reads && (await isOnReadOnly(stateDir))) copy = await copyOf(stateDir);
     else lock = await asOwnerOf(stateDir, () => lockStateDir(stateDir));
-    const journal = await asOwnerOf(stateDir, () => Journal.open(copy ?? stateDir, "none", false)).catch(async (error: unknown) => {
+    const opened =
+      copy === undefined ? asOwnerOf(stateDir, () => Journal.open(stateDir, "none", false)) : Journal.open(copy, "none", false);
+    const journal = await opened.catch(async (error: unknown) => {
       // One of an older version wants room.
       if (!reads || copy !== undefined || !isMedium(error)) throw error;
       copy = await copyOf(stateDir);

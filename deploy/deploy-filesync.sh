@@ -410,6 +410,9 @@ if ! getent passwd filesync >/dev/null; then
   of_group=--user-group
   ! getent group filesync >/dev/null || of_group=--gid=filesync
   run useradd --system $of_group --home-dir $state --no-create-home --shell /usr/sbin/nologin filesync
+elif ! getent group filesync >/dev/null; then
+  # Of a user that somebody made.
+  run groupadd --system filesync
 fi
 # Whoever installed it may ask it how it is; in a chroot it may be somebody of the machine around it, and elsewhere one whom no file here knows.
 person=${SUDO_USER:-root}

@@ -737,6 +737,14 @@ test("who called it by sudo is put into the group where this machine knows them,
   assert.match(unknown?.out ?? "", new RegExp(`^${who} is not in the group filesync[^]* is ready after [^]*\nexit 0\n$`, "m"));
 });
 
+test("a user that somebody made, without a group of that name, gets one", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const done = apart.sh(
+    'useradd --system --gid 0 filesync; bundle/deploy/deploy-filesync.sh --no-start; echo "exit $?"; stat -c %G /etc/filesync/config.json',
+  );
+  if (done !== undefined) assert.match(done.out, /exit 0\nfilesync\n$/);
+});
+
 test("a group that is left from before, as it has members, is taken", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
   const deploy = "bundle/deploy/deploy-filesync.sh";
