@@ -15,6 +15,7 @@ import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
 import {
   type Action,
   actionFor,
+  backoffMs,
   countsAsTry,
   fullMs,
   fullMsAfter,
@@ -161,7 +162,9 @@ async function settle(
         ? { do: "again", afterMs: refusedMsAfter(tries) }
         : wasted
           ? { do: "again", afterMs: costlyRefusedMsAfter(tries) }
-          : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
+          : (await isRotten(engine, version, delivery, cause))
+            ? { do: "again", afterMs: backoffMs(tries, engine.upMs(), engine.random()) }
+            : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
   if (ofSource || facts.fault !== "full") queue.rooms.brokeOff(delivery.id);
   const reason = reasonOf(cause);
   const what = `${nameOf(version)} → ${lane.name}`;
@@ -253,6 +256,13 @@ async function settle(
       await queue.park(delivery.id, action.fault, reason);
       events.say("error", "parked", `${what}: set aside: ${reason}`, facts);
   }
+}
+
+/** What came there is another again, and it is the copy here that is damaged, once more or still: that is given up. */
+async function isRotten(engine: Engine, { id, store }: VersionRow, { restarts }: DeliveryRow, fault: unknown): Promise<boolean> {
+  const now = engine.queue.version(id);
+  if (restarts === 0 || !isFault(fault, "mismatch") || store !== "spool" || now?.state !== "sealed" || now.digest === null) return false;
+  return !(await isWhole(engine, now)) && giveUp(engine, now, "lost");
 }
 
 /** The source's file is gone or another, and there is no copy here: this version will never be whole. */

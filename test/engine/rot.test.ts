@@ -198,3 +198,21 @@ test("what was removed from the spool and cannot be (a damaged inode, say) ends 
     [],
   );
 });
+
+test("a copy in the spool that is damaged again, or still, is pulled again each time: what it is sent for is not set aside", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  const bytes = randomBytes(300_000);
+  card.put("a.bin", bytes);
+  let left = 3;
+  out.before = (call) => {
+    if (call.startsWith("write") && left-- > 0) rot(copyIn(bench), 1000);
+    return undefined;
+  };
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "it is whole here", () => bench.events.some(({ what }) => what === "pulled"));
+  out.attach(true);
+  await until(bench, "it is delivered", () => bench.states("out")[0] === "done");
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+});

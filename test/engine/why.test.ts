@@ -136,12 +136,12 @@ test("why: it failed and is tried again; a target that asked for a pause; set as
 
 test("why: the spool is full; forgetting gives back what the spool held of a file that nobody gets", async (t) => {
   const bench = new Bench(t);
-  const card = new FakeDevice("card");
+  const card = new FakeDevice("card", { chunk: 300 });
   const out = new FakeDevice("out");
   card.put("a.bin", Buffer.alloc(600), t0 + 1000);
-  card.put("b.bin", Buffer.alloc(600), t0);
+  card.put("b.bin", Buffer.alloc(800), t0);
   let breakOff: (fault: Fault) => void = () => undefined;
-  card.before = (call) => (call === "open a.bin 0" ? new Promise((_, reject) => (breakOff = reject)) : undefined);
+  card.before = (call) => (call === "read a.bin 300" ? new Promise((_, reject) => (breakOff = reject)) : undefined);
   out.attach(false);
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { maxSize: 1000 });
   await until(bench, "full", () => bench.events.some(({ what }) => what === "spool-full") && card.calls.includes("open a.bin 0"));
@@ -157,7 +157,7 @@ test("why: the spool is full; forgetting gives back what the spool held of a fil
   card.attach(false);
   breakOff(new Fault("offline", "unplugged"));
   await until(bench, "stopped", () => engine.queue.pulling.size === 0);
-  assert.equal(engine.spool.usedBytes, 600);
+  assert.equal(engine.spool.usedBytes, 300);
   assert.deepEqual(
     (await forget(engine, "a.bin")).forgotten.map(({ file, to }) => [file, to]),
     [["card:a.bin", "out"]],

@@ -37,7 +37,9 @@ export class World {
 
   /** Damages what was mounted as `name` (debugfs), and mounts it again. */
   spoil(name: string, requests: readonly string[]): void {
-    this.#unmounted(name, (image) => requests.map((request) => ["debugfs", "-w", "-R", request, image]));
+    // What is only in its journal yet debugfs does not see.
+    const check = (image: string) => ["fsck.ext4", "-y", image];
+    this.#unmounted(name, (image) => [check(image), ...requests.map((request) => ["debugfs", "-w", "-R", request, image])], 1);
   }
 
   #unmounted(name: string, work: (image: string) => string[][]): void {
