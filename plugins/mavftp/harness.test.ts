@@ -187,8 +187,7 @@ function watchDelay(t: TestContext): () => number {
   return () => delay.max / 1e6;
 }
 
-export async function makeSim(t: TestContext, options: Partial<SimOptions> & { readonly dir: string }): Promise<Sim> {
-  const watch = new Served();
+export async function makeSim(t: TestContext, options: Partial<SimOptions> & { readonly dir: string }, watch = new Served()): Promise<Sim> {
   const sim = await startSim({ listen: "tcpin://127.0.0.1:0", link: "none", opened: () => watch.opening(), ...options });
   const delay = watchDelay(t);
   lastly(t, async () => {
