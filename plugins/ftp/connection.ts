@@ -12,7 +12,7 @@ import { parentOf } from "../../core/paths.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
 import { type Answer, type Asked, ProtocolError, Refusal, Silence } from "./control.js";
 import type { Data } from "./data.js";
-import { saysWhy, StoreRefusal } from "./faults.js";
+import { continuesNever, saysWhy, StoreRefusal } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
 import { type Login, taken } from "./login.js";
 import { nameFromWire, readable, wirePath } from "./wire.js";
@@ -386,7 +386,7 @@ export class Connection {
         taken(await data.answer);
       });
     } catch (error) {
-      if (error instanceof Refusal && error.code >= 500) return undefined;
+      if (error instanceof Refusal && (error.code >= 500 || continuesNever(error, wire))) return undefined;
       throw waits ? orHeld(error, "gives") : error;
     }
     return Buffer.concat(parts);

@@ -535,6 +535,37 @@ for (const [how, from, to, looks] of [
     assert.equal(lines.filter((line) => line.startsWith("RETR")).length, looks);
   });
 
+const gone = "150 and the link goes";
+for (const [answer, looks] of [
+  // ProFTPD with "AllowRetrieveRestart off".
+  ["451 /.a.bin.part: Restart not permitted, try again", 0],
+  ["450 it is busy", 2],
+  ["", 2],
+  [gone, 2],
+] as const)
+  test(`of a partial nobody knows the last, and a look at it never comes to its end ("${answer}" to RETR): its size is believed then`, async () => {
+    const content = bytes(300_000);
+    let control: Socket | undefined;
+    const port = await dataPort((socket) => {
+      socket.on("error", () => socket.destroy());
+      if (answer === gone) setTimeout(() => control?.destroy(), 50);
+    });
+    const { device } = await scripted(
+      (line, socket) => {
+        control = socket;
+        if (line.startsWith("SIZE")) return "213 200000";
+        if (line === "EPSV") return `229 ok (|||${port}|)`;
+        if (line.startsWith("REST")) return "350 from there";
+        if (line.startsWith("DELE")) return "550 no";
+        return line.startsWith("RETR") ? answer : undefined;
+      },
+      { timeout: "2s" },
+    );
+    const it = upload("a.bin", content);
+    for (let n = 0; n < looks; n++) await expectFault(device.target!.offset(it, calm()), "transient");
+    for (let n = 0; n < 2; n++) assert.equal(await device.target!.offset(it, calm()), 200_000);
+  });
+
 test("of a partial nobody knows the last, and it grows while it is looked at: an earlier transfer is still at work", async () => {
   const content = bytes(300_000);
   let held = 200_000;

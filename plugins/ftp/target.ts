@@ -37,6 +37,8 @@ const twice = { ms: 10_000, bytes: 4 * 2 ** 20, unknownBytes: 256 * 1024 } as co
 const patienceAfter = (askedMs: number): number => Math.max(heldMs, heldTimes * (performance.now() - askedMs));
 /** What says how fast sending is. */
 const tellingBytes = 64 * 1024;
+/** So often in a row a look may come to no end: a server that never gives a file, or a link that never lasts so long, would keep an upload for ever. */
+const mostInVain = 2;
 const longDead = "an earlier transfer may still hold that; it is sent from its first byte";
 
 export class FtpTarget implements Target {
@@ -51,6 +53,8 @@ export class FtpTarget implements Target {
   readonly #heldMs = new Map<string, number>();
   /** The server was seen to give files from their first byte alone. */
   #blind = false;
+  /** How often in a row a look at an upload's partial came to no end: refused for now, not begun, or broken off. */
+  readonly #inVain = new Map<string, number>();
   /** Uploads that were begun anew because the server did not go on with them. */
   readonly #anew = new Set<string>();
   /** As the last upload went. */
@@ -107,12 +111,16 @@ export class FtpTarget implements Target {
     askedMs: number,
     signal: AbortSignal,
   ): Promise<boolean> {
+    const inVain = this.#inVain.get(upload.id) ?? 0;
+    if (inVain >= mostInVain) return true;
     const from = Math.max(0, size - comparedBytes);
     const patienceMs = patienceAfter(askedMs);
     const theirs = await connection.part(partial, from, size - from, patienceMs).catch(async (error: unknown) => {
+      if (!signal.aborted) this.#inVain.set(upload.id, inVain + 1);
       await this.#beginAnew(error, upload, size, signal);
       throw error;
     });
+    this.#inVain.delete(upload.id);
     if (theirs !== undefined && theirs.length !== size - from) {
       const now = await this.#pool.with(signal, `cannot look at ${upload.partialPath}`, (other) => other.size(partial));
       if (now !== size) throw new Fault("transient", `${upload.partialPath} had ${size} bytes at the server, and has ${now ?? 0} now`);
@@ -170,6 +178,7 @@ export class FtpTarget implements Target {
       const sent = await connection.store(begins ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, told, patienceMs);
       if (sent >= tellingBytes && begunMs !== undefined) this.#bytesPerMs = sent / (performance.now() - begunMs);
       this.#heldMs.set(upload.id, performance.now());
+      this.#inVain.delete(upload.id);
       if (sent < wanted) throw new Fault("transient", `the bytes ended at ${offset + sent} of ${upload.size}`);
     } catch (error) {
       // It answered: what it took before that it has.
@@ -321,6 +330,7 @@ export class FtpTarget implements Target {
     this.#proved.delete(id);
     this.#anew.delete(id);
     this.#heldMs.delete(id);
+    this.#inVain.delete(id);
   }
 
   look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {

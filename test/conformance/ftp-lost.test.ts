@@ -12,7 +12,7 @@ import type { Target } from "../../core/plugin.js";
 import { FtpRelay } from "../faults/relay.js";
 import { calm, expectFault, onceReached, until } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
-import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd, vsftpdWith, type FtpServerKind } from "./ftp-servers.js";
+import { ftpSrv, ownPlain, proftpd, proftpdWith, pureFtpd, vsftpd, vsftpdWith, type FtpServerKind } from "./ftp-servers.js";
 import { short } from "./readers.js";
 import { isReceipt } from "./target-under-test.js";
 import { bytes, upload, type TestUpload } from "./upload.js";
@@ -176,18 +176,21 @@ test("many small files together: once the connections are there, nothing of them
   }),
 );
 
-const giveless = vsftpdWith("download_enable=NO");
-test("a server that gives nothing back is gone on with by its size", { skip: giveless.skip ?? false }, () =>
-  scene(giveless, async (at) => {
-    const begun = half();
-    await expectFault(
-      at.target.write(begun, 0, calm(), () => undefined),
-      "transient",
-    );
-    at.relay.cut();
-    assert.equal(await delivered(at, at.again(), upload("a.bin", content, { id: begun.id }), content), 3_000_000);
-  }),
-);
+for (const [how, giveless] of [
+  ["nothing back", vsftpdWith("download_enable=NO")],
+  ["back only from the first byte on", proftpdWith("<Directory /*>", "AllowRetrieveRestart off", "</Directory>")],
+] as const)
+  test(`a server that gives ${how} is gone on with by its size`, { skip: giveless.skip ?? false }, () =>
+    scene(giveless, async (at) => {
+      const begun = half();
+      await expectFault(
+        at.target.write(begun, 0, calm(), () => undefined),
+        "transient",
+      );
+      at.relay.cut();
+      assert.equal(await delivered(at, at.again(), upload("a.bin", content, { id: begun.id }), content), 3_000_000);
+    }),
+  );
 
 test("what was broken off in the middle by the link goes on where it was", { skip: vsftpd.skip ?? false }, () =>
   scene(vsftpd, async (at) => {
