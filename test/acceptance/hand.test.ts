@@ -156,17 +156,19 @@ both("ls, put, get, mv, rm and mkdir on a disk and on an FTP server", async (_t,
 both(
   "put: a part at the device that is no beginning of the file is taken away, and the same command begins anew",
   async (_t, world, filesync) => {
-    world.file("cwd/a.bin", "content of a");
+    // Longer than what is looked at of its end.
+    const rest = "x".repeat(100_000);
+    world.file("cwd/a.bin", `content of a${rest}`);
     const kept = world.path("state/installation.json");
     const installation = existsSync(kept) ? (JSON.parse(readFileSync(kept, "utf8")) as { id: string }).id : "00000000";
-    const digest = createHash("sha256").update("content of a").digest("hex");
+    const digest = createHash("sha256").update(`content of a${rest}`).digest("hex");
     const id = createHash("sha256").update(`hand\0ftp\0a.bin\0sha256:${digest}`).digest("hex").slice(0, 16);
-    world.file(join("ground/files/plane", partialPath("a.bin", installation, id)), "CONTENT of a");
+    world.file(join("ground/files/plane", partialPath("a.bin", installation, id)), `CONTENT of a${rest}`);
     const refused = await filesync("put", "a.bin", "ftp:");
     assert.equal(refused.code, 3);
     assert.match(refused.err, /sha256:.* sha256:.*; the same command sends it from its first byte$/);
     assert.equal((await filesync("put", "a.bin", "ftp:")).code, 0);
-    assert.equal(readFileSync(world.path("ground/files/plane/a.bin"), "utf8"), "content of a");
+    assert.equal(readFileSync(world.path("ground/files/plane/a.bin"), "utf8"), `content of a${rest}`);
   },
 );
 
