@@ -77,7 +77,13 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
     const known = othersText(stateDir) ?? barredText(stateDir);
     if (known !== undefined) throw new UsageError(known);
     const { uid } = statSync(stateDir);
-    throw new UsageError(`permission denied for ${stateDir}: it belongs to the user with id ${uid}; run this as that user, or as root`);
+    throw new UsageError(
+      `permission denied for ${stateDir}: it belongs to the user with id ${uid}; ${
+        process.geteuid?.() === 0
+          ? `root acts as that one there, who may not come to it ("namei -l ${stateDir}" shows where), or as whom root may not act here`
+          : "run this as that user, or as root"
+      }`,
+    );
   } finally {
     lock?.release();
     if (copy !== undefined) await fs.rm(copy, { recursive: true });

@@ -9,7 +9,7 @@ export async function asOwnerOf<T>(dir: string, work: () => Promise<T>): Promise
   // What is loaded at its first use: from where that user may not look, perhaps.
   await constructorOf();
   const before = process.getgroups?.() ?? [];
-  process.setgroups?.([gid]);
+  takeGroups(uid, gid);
   process.setegid?.(gid);
   process.seteuid?.(uid);
   try {
@@ -18,6 +18,17 @@ export async function asOwnerOf<T>(dir: string, work: () => Promise<T>): Promise
     process.seteuid?.(0);
     process.setegid?.(0);
     process.setgroups?.(before);
+  }
+}
+
+/** By one of its own it may come to that directory. */
+function takeGroups(uid: number, gid: number): void {
+  try {
+    // Not among node's types.
+    (process as { initgroups?: (user: number, group: number) => void }).initgroups?.(uid, gid);
+  } catch {
+    // No user of this machine has that id.
+    process.setgroups?.([gid]);
   }
 }
 

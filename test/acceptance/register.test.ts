@@ -326,6 +326,31 @@ test(
   },
 );
 
+test(
+  "root comes to a state directory by its owner's groups; where the owner may not come there, that is said",
+  { skip: process.getuid?.() === 0 ? false : "only root acts for another user" },
+  async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-register-"));
+    t.after(() => rmSync(dir, { recursive: true, force: true }));
+    chmodSync(dir, 0o710);
+    const { config } = planeIn(dir);
+    const state = join(dir, "state");
+    mkdirSync(state, { mode: 0o750 });
+    await (await Journal.open(state)).close();
+    for (const path of ["", ...readdirSync(state)]) chownSync(join(state, path), 4711, 4711);
+    writeFileSync(join(dir, "passwd"), "root:x:0:0::/root:/bin/sh\ndrone:x:4711:4711::/:/bin/sh\n");
+    writeFileSync(join(dir, "group"), "root:x:0:\ndrone:x:4711:\nlogs:x:4712:drone\n");
+    const asks = (gid: number) => {
+      chownSync(dir, 0, gid);
+      const users = 'mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && shift && exec "$@"';
+      const asked = [process.execPath, mainJs, "retry", "--all", "--config", config];
+      return spawnSync("unshare", ["-m", "sh", "-c", users, "sh", dir, ...asked], { encoding: "utf8" });
+    };
+    assert.equal(asks(4712).status, 0);
+    assert.match(asks(4713).stderr, /root acts as that one there, who may not come to it/);
+  },
+);
+
 test("500 connections of one address that say nothing shut no other address out, and are ended", { skip }, async (t) => {
   const it = await world(t);
   const ground = await it.ground();
