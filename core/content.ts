@@ -26,8 +26,8 @@ export interface Content {
   /** `sealed` can be asked before anything is sent. */
   readonly canSeal: boolean;
   chunks(offset: number, signal: AbortSignal): Reading;
-  /** Resolves with the digest once the version is whole and proved here; undefined where only its size can be known. */
-  sealed(signal: AbortSignal): Promise<Digest | undefined>;
+  /** Resolves with the digest once the version is whole and proved here; undefined where only its size can be known. `proves`: what was sent of it is what that digest is of, as far as nobody else tells. */
+  sealed(signal: AbortSignal, proves?: boolean): Promise<Digest | undefined>;
   /** Reads all of it once more where `sealed` knew no digest. */
   digest(signal: AbortSignal): Promise<Digest | undefined>;
   /**
@@ -126,9 +126,9 @@ class SpoolContent implements Content {
     return (await sourceHolds(this.engine, this.version, signal)) ? this.#lost(fault) : fault;
   }
 
-  async sealed(signal: AbortSignal): Promise<Digest | undefined> {
+  async sealed(signal: AbortSignal, proves = true): Promise<Digest | undefined> {
     const digest = await whenSealed(this, this.engine, this.version, signal);
-    if (digest?.startsWith("sha256:") === true && !this.#isProved && this.proveAlong()) await this.#prove(digest, signal);
+    if (proves && digest?.startsWith("sha256:") === true && !this.#isProved && this.proveAlong()) await this.#prove(digest, signal);
     return digest;
   }
 

@@ -139,7 +139,7 @@ export class PushJob {
     }
     await this.#prepare();
     await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
-    await this.#seal().catch((error: unknown) => this.#withoutSource(error));
+    await this.#seal(true).catch((error: unknown) => this.#withoutSource(error));
     return this.#publish(this.#upload(delivery.path));
   }
 
@@ -237,7 +237,7 @@ export class PushJob {
     await this.#begin();
     await this.#prepare();
     const shot = new Shot({
-      seal: () => this.#seal(),
+      seal: () => this.#seal(true),
       note: () => journal.commit(() => queue.noteSending(id, recordOf(before, clock))),
       takeBack: () => journal.commit(() => queue.noteSending(id, before)),
     });
@@ -294,9 +294,13 @@ export class PushJob {
     return held > 0;
   }
 
-  async #seal(): Promise<void> {
-    this.#digest = await this.#content.sealed(this.signal);
+  /** `isSent`: to the last byte. To prove that may be to read all of it: not before each try, nor for each try to give it its name. */
+  async #seal(isSent = false): Promise<void> {
+    const { proved } = this.engine.queue;
+    const { id } = this.work.delivery;
+    this.#digest = await this.#content.sealed(this.signal, isSent && proved.get(id) !== this.version.generation);
     this.#sealed = true;
+    if (isSent) proved.set(id, this.version.generation);
   }
 
   /** It has gone from its source, perhaps the last copy but for what the target holds whole: that is published, and proved as far as its target can. Not where nobody knows what it was: no digest. */
@@ -317,7 +321,7 @@ export class PushJob {
   async #send(upload: Upload, known?: number): Promise<void> {
     const { engine, target, version, work, signal } = this;
     const held = known ?? (await goesOnAt(target, upload, signal));
-    const { sentFrom } = engine.queue;
+    const { sentFrom, proved } = engine.queue;
     const inVain = held <= (sentFrom.get(work.delivery.id) ?? -1);
     const offset = held > 0 ? held : await this.#splice(upload);
     const transfer = engine.transfers.begin(
@@ -346,6 +350,7 @@ export class PushJob {
     const begunMs = engine.clock.monotonicMs();
     let counted: Promise<unknown> = Promise.resolve();
     this.#sends = true;
+    proved.delete(work.delivery.id);
     const moved = (bytes: number) => {
       // What goes twice is no more of the file.
       transfer.offset = Math.min(version.size, transfer.offset + bytes);

@@ -103,6 +103,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     }
     lane.noteSuccess();
     queue.sentFrom.delete(delivery.id);
+    queue.proved.delete(delivery.id);
     if (receipt !== undefined) {
       // It, or others, found no room before: somebody made some.
       const room = job.sentBytes > 0 || delivery.size === 0 ? queue.rooms.took(delivery, (id) => queue.mayTake(id)) : undefined;

@@ -66,6 +66,8 @@ export class Queue {
   readonly outgrown = new Set<string>();
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
+  /** Deliveries of which all that was sent was seen to be of the version's digest, and of which generation. */
+  readonly proved = new Map<string, number>();
   readonly rooms = new Rooms();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. `compared`: it was read in that attachment, and is what was delivered. */
   readonly releasable = new Map<
@@ -721,7 +723,7 @@ export class Queue {
   forgetEnded(): void {
     const isOpen = (id: string) =>
       this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state NOT IN ('done', 'dropped')", id) !== undefined;
-    for (const id of this.sentFrom.keys()) if (!isOpen(id)) this.sentFrom.delete(id);
+    for (const known of [this.sentFrom, this.proved]) for (const id of known.keys()) if (!isOpen(id)) known.delete(id);
     this.rooms.forgetEnded(isOpen);
   }
 

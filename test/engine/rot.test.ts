@@ -34,6 +34,29 @@ for (const [how, target] of [
     assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
   });
 
+test("a copy that a target is given by its path is not read whole before each try, nor for each try to give it its name", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out", { target: { needs: "sealedPath", digests: [] } })];
+  card.put("a.bin", randomBytes(3_000_000));
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "it is whole here", () => bench.events.some(({ what }) => what === "pulled"));
+  const { spool } = bench.daemon.engine;
+  const opened = spool.reader.bind(spool);
+  let reads = 0;
+  spool.reader = (id) => {
+    reads += 1;
+    return opened(id);
+  };
+  const fails = new Set(["write a.bin 0", "commit a.bin"]);
+  out.before = (call) => (fails.delete(call) ? Promise.reject(new Fault("transient", "the link went")) : undefined);
+  out.attach(true);
+  await until(bench, "it is delivered", () => bench.states("out")[0] === "done", 20_000);
+  assert.equal(fails.size, 0);
+  // As it is sent.
+  assert.equal(reads, 1);
+});
+
 for (const [what, spoil] of [
   ["is damaged", (bench: Bench) => rot(copyIn(bench), 1000)],
   ["is of a source that the configuration does not have", () => undefined],
