@@ -25,7 +25,8 @@ export interface Content {
   readonly localPath: string | undefined;
   /** `sealed` can be asked before anything is sent. */
   readonly canSeal: boolean;
-  chunks(offset: number, signal: AbortSignal): Reading;
+  /** `compares`: with what is there already, and nothing is sent of it. */
+  chunks(offset: number, signal: AbortSignal, compares?: boolean): Reading;
   /** Resolves with the digest once the version is whole and proved here; undefined where only its size can be known. `proves`: what was sent of it is what that digest is of, as far as nobody else tells. */
   sealed(signal: AbortSignal, proves?: boolean): Promise<Digest | undefined>;
   /** Reads all of it once more where `sealed` knew no digest. */
@@ -178,8 +179,8 @@ class PlaceContent implements Content {
   }
 
   /** Of a file that nobody knows the digest of, what was sent before is read once more. */
-  chunks(offset: number, signal: AbortSignal): Reading {
-    return this.#read(offset, signal, this.version.digest === null || (offset === 0 && this.proveAlong()));
+  chunks(offset: number, signal: AbortSignal, compares = false): Reading {
+    return this.#read(offset, signal, !compares && (this.version.digest === null || (offset === 0 && this.proveAlong())));
   }
 
   #read(offset: number, signal: AbortSignal, digest: boolean): Reading {

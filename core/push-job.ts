@@ -545,7 +545,7 @@ export class PushJob {
     const expect = () => this.#expect(path);
     const chunks = (offset: number, signal: AbortSignal): Reading => {
       // It is compared with what is there.
-      if (!this.#sends) return content.chunks(offset, signal);
+      if (!this.#sends) return content.chunks(offset, signal, true);
       // A target that had to find out whether it takes parts knows it now.
       const over = overBudget(this.lane, version.size - offset);
       if (over !== undefined) throw new Fault("aborted", over.reason);

@@ -277,8 +277,9 @@ export class FakeDevice {
       },
       offset: async (upload, signal) => {
         await this.call(`offset ${upload.path}`, signal);
-        if (this.compares) for await (const _ of upload.read(0, signal)) break;
-        return this.partials.get(upload.partialPath)?.length ?? 0;
+        const held = this.partials.get(upload.partialPath)?.length ?? 0;
+        if (this.compares) for await (const _ of upload.read(Math.max(0, held - 1), signal)) break;
+        return held;
       },
       write: async (upload: Upload, offset, signal, onBytes) => {
         await this.call(`write ${upload.path} ${offset}`, signal);

@@ -10,9 +10,9 @@ export async function asOwnerOf<T>(dir: string, work: () => Promise<T>): Promise
   await constructorOf();
   const before = process.getgroups?.() ?? [];
   takeGroups(uid, gid);
-  process.setegid?.(gid);
-  process.seteuid?.(uid);
   try {
+    process.setegid?.(gid);
+    process.seteuid?.(uid);
     return await work();
   } finally {
     process.seteuid?.(0);
@@ -35,17 +35,22 @@ function takeGroups(uid: number, gid: number): void {
 /** Whether a user may read a file, tried by root as that user: an access control list says what owner, group and rights do not. */
 export function mayOpen(path: string, { uid, groups }: { readonly uid: number; readonly groups: readonly number[] }): boolean {
   const before = process.getgroups?.() ?? [];
-  process.setgroups?.([...groups]);
-  process.setegid?.(groups[0] ?? uid);
-  process.seteuid?.(uid);
+  // Not everywhere may root act as another (a container).
+  let acts = false;
   try {
+    process.setgroups?.([...groups]);
+    acts = true;
+    process.setegid?.(groups[0] ?? uid);
+    process.seteuid?.(uid);
     closeSync(openSync(path, "r"));
     return true;
   } catch {
     return false;
   } finally {
-    process.seteuid?.(0);
-    process.setegid?.(0);
-    process.setgroups?.(before);
+    if (acts) {
+      process.seteuid?.(0);
+      process.setegid?.(0);
+      process.setgroups?.(before);
+    }
   }
 }

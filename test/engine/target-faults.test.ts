@@ -50,6 +50,25 @@ for (const kind of ["missing", "changed"] as const)
     assert.deepEqual(bench.states("out"), ["done"]);
   });
 
+test("what is only compared with the end of what a target has is read from there, not from its first byte for a digest", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true, chunk: 100_000 });
+  const out = new FakeDevice("out", { target: { digests: [] } });
+  const bytes = randomBytes(1_000_000);
+  card.put("a.bin", bytes);
+  out.compares = true;
+  let breaks = 1;
+  card.before = (call) =>
+    call === "read a.bin 500000" && breaks-- > 0 ? Promise.reject(new Fault("transient", "it broke off")) : undefined;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  assert.deepEqual(
+    card.calls.filter((call) => call.startsWith("open")),
+    ["open a.bin 0", "open a.bin 499999", "open a.bin 0"],
+  );
+});
+
 test("a target that has no space, or asks for a pause, says so once until it takes a file, not for each file each time", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
