@@ -566,6 +566,24 @@ for (const [answer, looks] of [
     for (let n = 0; n < 2; n++) assert.equal(await device.target!.offset(it, calm()), 200_000);
   });
 
+test("a partial that the server lost of, and does not let be taken away, is written anew", async () => {
+  const content = bytes(300_000);
+  let control: Socket | undefined;
+  const port = await dataPort((socket) => {
+    socket.on("error", () => socket.destroy());
+    socket.end(Buffer.alloc(65_536), () => control?.write("226 done\r\n"));
+  });
+  const { device } = await scripted((line, socket) => {
+    control = socket;
+    if (line.startsWith("SIZE")) return "213 200000";
+    if (line === "EPSV") return `229 ok (|||${port}|)`;
+    if (line.startsWith("REST")) return "350 from there";
+    if (line.startsWith("DELE")) return "550 no such right";
+    return line.startsWith("RETR") ? "150 here it is" : undefined;
+  });
+  assert.equal(await device.target!.offset(upload("a.bin", content), calm()), 0);
+});
+
 test("of a partial nobody knows the last, and it grows while it is looked at: an earlier transfer is still at work", async () => {
   const content = bytes(300_000);
   let held = 200_000;

@@ -130,7 +130,8 @@ export class FtpTarget implements Target {
     }
     const sound = theirs === undefined || (await isOwn(upload, from, theirs, signal));
     if (sound) this.#heldMs.set(upload.id, askedMs);
-    else await connection.command(`DELE ${partial}`);
+    // Where it may not be taken away it may be written anew all the same.
+    else await connection.ask(`DELE ${partial}`);
     return sound;
   }
 
