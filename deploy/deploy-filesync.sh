@@ -218,6 +218,13 @@ else
   mkdir -p $room 2>/dev/null || die "$room cannot be made: is the file system read-only? (mount -o remount,rw /)"
   rm -rf $room/.new-*
 fi
+# What runs from the next start on.
+point_to() {
+  run sync -f $prefix
+  run ln -sfn "$1" $prefix/current.new
+  run mv -T $prefix/current.new $prefix/current
+  run sync -f $prefix
+}
 # Where nothing of ours ran before, and it failed: what did runs again.
 aside=() ran=()
 put_back() {
@@ -328,6 +335,8 @@ else
 fi
 
 before=$(readlink $prefix/current 2>/dev/null || true)
+# Of one that is not there any more nothing can be kept.
+[ -d "$prefix/$before" ] || before=''
 # The version to go back to is the one that was ready last: not one that is on trial still (installed and not started, or cut short).
 last=$before
 if [ -e $prefix/trial ] && [ -d $prefix/previous ]; then last=$(readlink $prefix/previous); fi
@@ -453,10 +462,17 @@ fi
 if [ -z "$dry" ] && [ "$fresh" != "$prefix/versions/$version" ] && [ -d "$prefix/versions/$version" ]; then
   say "$version is installed already, and is damaged: it is put in place anew"
   mended=1
+  # What runs is another copy meanwhile: a power cut at any moment leaves one that is whole.
+  if [ "$before" = "versions/$version" ]; then
+    rm -rf "$room/mended"
+    cp -al "$fresh" "$room/mended"
+    point_to versions/mended
+  fi
   sync -f "$work"
   mv "$prefix/versions/$version" "$work/damaged"
   mv "$fresh" "$prefix/versions/$version"
-  sync -f $prefix
+  [ "$before" != "versions/$version" ] || point_to "$before"
+  rm -rf "$room/mended"
   fresh=$prefix/versions/$version
 fi
 if [ "$before" = "versions/$version" ]; then
@@ -477,10 +493,7 @@ else
     run sync -f $prefix
     [ -n "$dry" ] || echo 0 >$prefix/trial
   fi
-  run sync -f $prefix
-  run ln -sfn "versions/$version" $prefix/current.new
-  run mv -T $prefix/current.new $prefix/current
-  run sync -f $prefix
+  point_to "versions/$version"
 fi
 
 # These through "current", so that going back goes back here too; the units, which systemd would follow to their end, as files (trial.sh).

@@ -452,6 +452,24 @@ test("an installed version that was damaged since is put in place anew by the sa
   );
 });
 
+test(
+  "power that goes while a damaged version is put in place anew leaves one that is whole, and the next run does the rest; so it does where no version is left",
+  needsRoot,
+  (t) => {
+    const apart = new Apart(t, tempDir(t));
+    const deploy = "bundle/deploy/deploy-filesync.sh";
+    const cut = `printf '#!/bin/sh\\n/bin/mv "$@"; case "$*" in *damaged) kill -9 $PPID;; esac\\n' >stubs/mv; chmod +x stubs/mv`;
+    const again = apart.sh(
+      `${deploy} >/dev/null; : >/opt/filesync/current/much; ${cut}; ${deploy}; rm stubs/mv; cmp bundle/much /opt/filesync/current/much && echo whole; ${deploy}; echo "exit $?"; cmp bundle/much /opt/filesync/current/much && readlink /opt/filesync/current; rm -rf /opt/filesync/versions/*; ${deploy} >/dev/null; echo "exit $?"; cmp bundle/much /opt/filesync/current/much && echo whole`,
+    );
+    if (again === undefined) return;
+    assert.match(
+      again.out,
+      /it is put in place anew\n(?:[^\n]*Killed[^\n]*\n)?whole\n0\.1\.0-\w+ is ready after [^]*exit 0\nversions\/0\.1\.0-\w+\nexit 0\nwhole\n$/,
+    );
+  },
+);
+
 /** The bundle's program is the one that was built here; nobody reads what its "ls" says to people. */
 const real = `printf '#!/bin/sh\\n[ "$1" != ls ] || exit 9\\nexec ${process.execPath} ${join(root, "dist/cli/main.js")} "$@"\\n' >bundle/bin/filesync; sed -i '/bin.filesync/d' bundle/SHA256SUMS`;
 
