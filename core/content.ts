@@ -57,7 +57,6 @@ class SpoolContent implements Content {
   readonly canSeal = false;
   /** Of what was read from the first byte on. */
   #along: { readonly digest: Digester; bytes: number } | undefined;
-  #isProved = false;
 
   /** `proveAlong`: the target cannot digest, so what is sent is digested here too: the medium may have damaged it since it was whole. */
   constructor(
@@ -127,9 +126,9 @@ class SpoolContent implements Content {
     return (await sourceHolds(this.engine, this.version, signal)) ? this.#lost(fault) : fault;
   }
 
-  async sealed(signal: AbortSignal, proves = true): Promise<Digest | undefined> {
+  async sealed(signal: AbortSignal, proves = false): Promise<Digest | undefined> {
     const digest = await whenSealed(this, this.engine, this.version, signal);
-    if (proves && digest?.startsWith("sha256:") === true && !this.#isProved && this.proveAlong()) await this.#prove(digest, signal);
+    if (proves && digest?.startsWith("sha256:") === true && this.proveAlong()) await this.#prove(digest, signal);
     return digest;
   }
 
@@ -142,8 +141,7 @@ class SpoolContent implements Content {
       for await (const _ of this.#chunks(0, signal));
       found = sent();
     }
-    this.#isProved = found === digest;
-    if (this.#isProved) return;
+    if (found === digest) return;
     this.broken = await this.#lost(new Fault("transient", `its copy in the spool is damaged: ${found ?? "unknown"}, not ${digest}`), true);
     throw this.broken;
   }

@@ -8,16 +8,30 @@ export async function asOwnerOf<T>(dir: string, work: () => Promise<T>): Promise
   if (process.geteuid?.() !== 0 || uid === 0) return work();
   // What is loaded at its first use: from where that user may not look, perhaps.
   await constructorOf();
-  const before = process.getgroups?.() ?? [];
-  takeGroups(uid, gid);
+  const back = become(uid, gid, () => takeGroups(uid, gid));
   try {
-    process.setegid?.(gid);
-    process.seteuid?.(uid);
     return await work();
   } finally {
+    back();
+  }
+}
+
+/** The whole process is that user until what it gives is called. Throws where root may not act as another (a container). */
+function become(uid: number, gid: number, takesGroups: () => void): () => void {
+  const before = process.getgroups?.() ?? [];
+  const back = () => {
     process.seteuid?.(0);
     process.setegid?.(0);
     process.setgroups?.(before);
+  };
+  takesGroups();
+  try {
+    process.setegid?.(gid);
+    process.seteuid?.(uid);
+    return back;
+  } catch (error) {
+    back();
+    throw error;
   }
 }
 
@@ -34,23 +48,14 @@ function takeGroups(uid: number, gid: number): void {
 
 /** Whether a user may read a file, tried by root as that user: an access control list says what owner, group and rights do not. */
 export function mayOpen(path: string, { uid, groups }: { readonly uid: number; readonly groups: readonly number[] }): boolean {
-  const before = process.getgroups?.() ?? [];
-  // Not everywhere may root act as another (a container).
-  let acts = false;
+  let back: (() => void) | undefined;
   try {
-    process.setgroups?.([...groups]);
-    acts = true;
-    process.setegid?.(groups[0] ?? uid);
-    process.seteuid?.(uid);
+    back = become(uid, groups[0] ?? uid, () => process.setgroups?.([...groups]));
     closeSync(openSync(path, "r"));
     return true;
   } catch {
     return false;
   } finally {
-    if (acts) {
-      process.seteuid?.(0);
-      process.setegid?.(0);
-      process.setgroups?.(before);
-    }
+    back?.();
   }
 }

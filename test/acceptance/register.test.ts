@@ -292,18 +292,24 @@ test(
   },
 );
 
+/** A vehicle below a directory of that mode; its state directory, with a journal, is of the user 4711. */
+async function ofAnother(t: TestContext, mode: number): Promise<{ dir: string; config: string; state: string }> {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-register-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  chmodSync(dir, mode);
+  const { config } = planeIn(dir);
+  const state = join(dir, "state");
+  mkdirSync(state, { mode: 0o750 });
+  await (await Journal.open(state)).close();
+  for (const path of ["", ...readdirSync(state)]) chownSync(join(state, path), 4711, 4711);
+  return { dir, config, state };
+}
+
 test(
   "what the service puts into its state directory leads root nowhere when root registers, or asks how it stands",
   { skip: process.getuid?.() === 0 ? false : "only root acts for another user" },
   async (t) => {
-    const dir = mkdtempSync(join(tmpdir(), "filesync-register-"));
-    t.after(() => rmSync(dir, { recursive: true, force: true }));
-    chmodSync(dir, 0o755);
-    const { config } = planeIn(dir);
-    const state = join(dir, "state");
-    mkdirSync(state, { mode: 0o750 });
-    await (await Journal.open(state)).close();
-    for (const path of ["", ...readdirSync(state)]) chownSync(join(state, path), 4711, 4711);
+    const { dir, config, state } = await ofAnother(t, 0o755);
     const victim = join(dir, "ld.so.preload");
     symlinkSync(victim, join(state, "lock"));
     for (const words of [
@@ -330,14 +336,7 @@ test(
   "root comes to a state directory by its owner's groups; where the owner may not come there, that is said",
   { skip: process.getuid?.() === 0 ? false : "only root acts for another user" },
   async (t) => {
-    const dir = mkdtempSync(join(tmpdir(), "filesync-register-"));
-    t.after(() => rmSync(dir, { recursive: true, force: true }));
-    chmodSync(dir, 0o710);
-    const { config } = planeIn(dir);
-    const state = join(dir, "state");
-    mkdirSync(state, { mode: 0o750 });
-    await (await Journal.open(state)).close();
-    for (const path of ["", ...readdirSync(state)]) chownSync(join(state, path), 4711, 4711);
+    const { dir, config } = await ofAnother(t, 0o710);
     writeFileSync(join(dir, "passwd"), "root:x:0:0::/root:/bin/sh\ndrone:x:4711:4711::/:/bin/sh\n");
     writeFileSync(join(dir, "group"), "root:x:0:\ndrone:x:4711:\nlogs:x:4712:drone\n");
     const asks = (gid: number) => {
