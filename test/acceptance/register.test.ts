@@ -337,13 +337,16 @@ test(
   { skip: process.getuid?.() === 0 ? false : "only root acts for another user" },
   async (t) => {
     const { dir, config } = await ofAnother(t, 0o710);
-    writeFileSync(join(dir, "passwd"), "root:x:0:0::/root:/bin/sh\ndrone:x:4711:4711::/:/bin/sh\n");
-    writeFileSync(join(dir, "group"), "root:x:0:\ndrone:x:4711:\nlogs:x:4712:drone\n");
+    // A directory: what is mounted over a file goes once somebody else renames another one over that.
+    const etc = join(dir, "etc");
+    mkdirSync(etc);
+    writeFileSync(join(etc, "passwd"), "root:x:0:0::/root:/bin/sh\ndrone:x:4711:4711::/:/bin/sh\n");
+    writeFileSync(join(etc, "group"), "root:x:0:\ndrone:x:4711:\nlogs:x:4712:drone\n");
     const asks = (gid: number) => {
       chownSync(dir, 0, gid);
-      const users = 'mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && shift && exec "$@"';
+      const users = 'mount --bind "$1" /etc && shift && exec "$@"';
       const asked = [process.execPath, mainJs, "retry", "--all", "--config", config];
-      return spawnSync("unshare", ["-m", "sh", "-c", users, "sh", dir, ...asked], { encoding: "utf8" });
+      return spawnSync("unshare", ["-m", "sh", "-c", users, "sh", etc, ...asked], { encoding: "utf8" });
     };
     assert.equal(asks(4712).status, 0);
     assert.match(asks(4713).stderr, /root acts as that one there, who may not come to it/);
