@@ -5,6 +5,7 @@
 import { Subject } from "./rxjs.js";
 import { type Engine, type RouteLane, routeOf } from "./engine.js";
 import { Fault } from "./errors.js";
+import type { Gate } from "./gate.js";
 import { isConsidered, unreadAt } from "./considered.js";
 import type { Lane } from "./lane.js";
 import { Machine } from "./machine.js";
@@ -29,7 +30,11 @@ export class Limits {
   /** By target: the day of its budget, when it was looked at last. */
   readonly #days = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
-  #looking: Promise<void> | undefined;
+  #stopped = false;
+  /** Looks that began. One may wait for a server; those after it do not wait for it. */
+  #looks = 0;
+  /** By gate: the youngest look whose word it has. */
+  readonly #told = new WeakMap<Gate, number>();
 
   constructor(
     readonly clock: Clock,
@@ -53,9 +58,7 @@ export class Limits {
   /** Looks at all gates, now and then. `keep` hears of work that has to end with the engine. */
   start(engine: Engine, keep: (work: Promise<unknown>) => void): void {
     const look = () => {
-      if (this.#looking !== undefined || !hasGates(engine)) return;
-      this.#looking = this.#look(engine).finally(() => (this.#looking = undefined));
-      keep(this.#looking);
+      if (hasGates(engine)) keep(this.#look(engine, ++this.#looks));
     };
     this.#timer = setInterval(look, lookMs);
     this.#vehicle$.subscribe(look);
@@ -65,35 +68,55 @@ export class Limits {
   stop(): void {
     clearInterval(this.#timer);
     this.#vehicle$.complete();
+    this.#stopped = true;
+    this.machine.end();
   }
 
-  async #look(engine: Engine): Promise<void> {
-    for (const lane of engine.lanes.values()) {
-      const { gate, budget } = lane;
-      if (gate === undefined) continue;
-      if (gate.looked && !isWaitedFor(engine, lane)) {
-        // A budget alone changes by what is sent, and by the day, which opens it.
-        gate.resting = lane.config.when !== undefined;
-        continue;
-      }
-      const unmet = await this.#holds(lane.config.when);
-      gate.set(together([budget?.held, unmet]), unmet !== undefined);
-      if (budget === undefined || this.#days.get(lane.name) === budget.day) continue;
-      // What was too large for what was left may fit now.
-      if (this.#days.has(lane.name)) {
-        await wake(engine, [lane.name]);
-        for (const sync of syncsOf(engine, lane)) sync.hint();
-      }
-      this.#days.set(lane.name, budget.day);
+  async #look(engine: Engine, look: number): Promise<void> {
+    const routes = [...engine.routes.values()].flat();
+    await Promise.all([
+      ...[...engine.lanes.values()].map((lane) => this.#lookAtTarget(engine, lane, look)),
+      ...routes.map((route) => this.#lookAtRoute(engine, route, look)),
+    ]);
+  }
+
+  async #lookAtTarget(engine: Engine, lane: Lane, look: number): Promise<void> {
+    const { gate, budget } = lane;
+    if (gate === undefined) return;
+    if (gate.looked && !isWaitedFor(engine, lane)) {
+      // A budget alone changes by what is sent, and by the day, which opens it.
+      gate.resting = lane.config.when !== undefined;
+      this.#counts(gate, look);
+      return;
     }
-    for (const { gate, rules } of [...engine.routes.values()].flat()) {
-      if (gate === undefined) continue;
-      if (gate.looked && !rules.route.to.some(({ device }) => engine.queue.hasOpen(device))) {
-        gate.resting = true;
-        continue;
-      }
-      gate.set(await this.#holds(rules.route.when));
+    const unmet = await this.#holds(lane.config.when);
+    if (!this.#counts(gate, look)) return;
+    gate.set(together([budget?.held, unmet]), unmet !== undefined);
+    const before = this.#days.get(lane.name);
+    if (budget === undefined || before === budget.day) return;
+    this.#days.set(lane.name, budget.day);
+    if (before === undefined) return;
+    // What was too large for what was left may fit now.
+    await wake(engine, [lane.name]);
+    for (const sync of syncsOf(engine, lane)) sync.hint();
+  }
+
+  async #lookAtRoute(engine: Engine, { gate, rules }: RouteLane, look: number): Promise<void> {
+    if (gate === undefined) return;
+    if (gate.looked && !rules.route.to.some(({ device }) => engine.queue.hasOpen(device))) {
+      gate.resting = true;
+      this.#counts(gate, look);
+      return;
     }
+    const unmet = await this.#holds(rules.route.when);
+    if (this.#counts(gate, look)) gate.set(unmet);
+  }
+
+  /** False where one that began later has told already what is so, or nobody hears it any more. */
+  #counts(gate: Gate, look: number): boolean {
+    if (this.#stopped || look < (this.#told.get(gate) ?? 0)) return false;
+    this.#told.set(gate, look);
+    return true;
   }
 
   async #holds(when: When | undefined): Promise<Held | undefined> {

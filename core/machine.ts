@@ -16,20 +16,21 @@ const reachedMs = 30_000;
 const mostChars = 65_536;
 
 /** What a program printed; undefined where it is not there or fails. */
-export type Runs = (command: string, args: readonly string[]) => Promise<string | undefined>;
+export type Runs = (command: string, args: readonly string[], signal: AbortSignal) => Promise<string | undefined>;
 
 const path = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** One that does not end by itself is killed with all that it began: all that is looked at waits for its answer. */
+/** One that does not end by itself is killed with all that it began: what is to be sent waits for its answer. */
 export const runsWithin =
   (ms: number): Runs =>
-  async (command, args) => {
-    const { code, out } = await runCommand(command, args, ms, new AbortController().signal, { env: { PATH: path, LC_ALL: "C" } });
+  async (command, args, signal) => {
+    const { code, out } = await runCommand(command, args, ms, signal, { env: { PATH: path, LC_ALL: "C" } });
     return code === 0 ? out : undefined;
   };
 
 export class Machine {
   readonly #known = new Map<string, { readonly value: Promise<unknown>; readonly untilMs: number }>();
+  readonly #end = new AbortController();
 
   /** `metered`: names of interfaces that are, with patterns. The rest is replaced in tests. */
   constructor(
@@ -39,6 +40,11 @@ export class Machine {
     readonly interfaces: () => readonly string[] = interfacesNow,
     readonly routes: () => Promise<Routes> = routesNow,
   ) {}
+
+  /** Nobody waits for an answer any more: what is asked at this moment is given up, and answers nothing of use. */
+  end(): void {
+    this.#end.abort();
+  }
 
   interfaceHolds(names: readonly string[]): string | undefined {
     const up = this.interfaces();
@@ -69,12 +75,10 @@ export class Machine {
     return undefined;
   }
 
-  async reachHolds(reach: Reach): Promise<string | undefined> {
-    const key = `reach ${JSON.stringify(reach)}`;
-    const failed = await this.#lately(key, () => asked(reach));
+  reachHolds(reach: Reach): Promise<string | undefined> {
     // Met is believed for longer.
-    if (failed === undefined) this.#stretch(key);
-    return failed;
+    const lastsMs = (failed: string | undefined) => (failed === undefined ? reachedMs : askMs);
+    return this.#lately(`reach ${JSON.stringify(reach)}`, () => asked(reach, this.#end.signal), lastsMs);
   }
 
   async #isMetered(name: string): Promise<boolean | undefined> {
@@ -85,7 +89,7 @@ export class Machine {
 
   /** nmcli(1), GENERAL.METERED: "yes", "no", "yes (guessed)", "no (guessed)", "unknown". */
   async #meteredByName(): Promise<Map<string, boolean> | undefined> {
-    const out = await this.ask("nmcli", ["-t", "-e", "no", "-f", "GENERAL.DEVICE,GENERAL.METERED", "device", "show"]);
+    const out = await this.ask("nmcli", ["-t", "-e", "no", "-f", "GENERAL.DEVICE,GENERAL.METERED", "device", "show"], this.#end.signal);
     if (out === undefined) return undefined;
     const found = new Map<string, boolean>();
     for (const [, name = "", word = ""] of out.matchAll(/^GENERAL\.DEVICE:(.*)\nGENERAL\.METERED:(yes|no)\b/gm))
@@ -94,26 +98,27 @@ export class Machine {
   }
 
   async #ssids(): Promise<string[] | undefined> {
-    const managed = await this.ask("nmcli", ["-t", "-e", "no", "-f", "ACTIVE,SSID", "device", "wifi", "list", "--rescan", "no"]);
+    const managed = await this.ask(
+      "nmcli",
+      ["-t", "-e", "no", "-f", "ACTIVE,SSID", "device", "wifi", "list", "--rescan", "no"],
+      this.#end.signal,
+    );
     const active = managed === undefined ? undefined : [...managed.matchAll(/^yes:(.+)$/gm)].map(([, name = ""]) => name);
     if (active !== undefined && active.length > 0) return active;
     // What NetworkManager leaves to another (wpa_supplicant) it does not name.
-    const plain = await this.ask("iw", ["dev"]);
+    const plain = await this.ask("iw", ["dev"], this.#end.signal);
     return plain === undefined ? active : [...plain.matchAll(/^\s*ssid (.+)$/gm)].map(([, name = ""]) => name);
   }
 
-  #lately<T>(key: string, find: () => Promise<T>): Promise<T> {
+  /** `lastsMs`: how long an answer is believed, from its question on. */
+  #lately<T>(key: string, find: () => Promise<T>, lastsMs: (answer: T) => number = () => askMs): Promise<T> {
+    const now = this.clock.monotonicMs();
     const known = this.#known.get(key);
-    if (known !== undefined && known.untilMs > this.clock.monotonicMs()) return known.value as Promise<T>;
-    const value = find();
-    this.#known.set(key, { value, untilMs: this.clock.monotonicMs() + askMs });
-    return value;
-  }
-
-  #stretch(key: string): void {
-    const known = this.#known.get(key);
-    if (known !== undefined)
-      this.#known.set(key, { ...known, untilMs: Math.max(known.untilMs, this.clock.monotonicMs() + reachedMs - askMs) });
+    if (known !== undefined && known.untilMs > now) return known.value as Promise<T>;
+    const asked = { untilMs: now + askMs, value: find() };
+    asked.value.then((answer) => (asked.untilMs = now + lastsMs(answer))).catch(() => undefined);
+    this.#known.set(key, asked);
+    return asked.value;
   }
 }
 
@@ -151,11 +156,11 @@ export function waysOut({ v4, v6 }: Routes): string[] {
 }
 
 /** Undefined when the right server answered. A redirect is somebody else's answer; a connection from before, perhaps over another network, is not used. */
-async function asked({ url, status, contains }: Reach): Promise<string | undefined> {
+async function asked({ url, status, contains }: Reach, ended: AbortSignal): Promise<string | undefined> {
   const { host } = new URL(url);
   const notIt = 'this is not the right server, or a portal before it ("reach")';
   try {
-    const answer = await got(url);
+    const answer = await got(url, ended);
     if (answer.status !== status) return `${host} answers with ${answer.status}, not ${status}: ${notIt}`;
     if (contains !== undefined && !answer.text.includes(contains)) return `${host} answers something else than expected: ${notIt}`;
     return undefined;
@@ -164,7 +169,7 @@ async function asked({ url, status, contains }: Reach): Promise<string | undefin
   }
 }
 
-function got(url: string): Promise<{ status: number | undefined; text: string }> {
+function got(url: string, ended: AbortSignal): Promise<{ status: number | undefined; text: string }> {
   return new Promise((resolve, reject) => {
     const get = url.startsWith("https:") ? https.get : http.get;
     const signal = AbortSignal.timeout(askMs);
@@ -180,6 +185,10 @@ function got(url: string): Promise<{ status: number | undefined; text: string }>
       });
       answer.once("end", done).once("error", reject);
     });
+    const end = () => request.destroy(new Error("stopped"));
+    if (ended.aborted) end();
+    ended.addEventListener("abort", end, { once: true });
+    request.once("close", () => ended.removeEventListener("abort", end));
     request.once("error", (error) => reject(signal.aborted ? new Error(`no answer within ${askMs / 1000} s`) : error));
   });
 }

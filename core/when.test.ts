@@ -10,6 +10,13 @@ import { Machine, runsWithin, waysOut, type Runs } from "./machine.js";
 import { heldBy, whenSchema, type Facts } from "./when.js";
 
 const clock = new RealClock(false);
+class Later extends RealClock {
+  aheadMs = 0;
+  override monotonicMs(): number {
+    return super.monotonicMs() + this.aheadMs;
+  }
+}
+
 const none: Runs = () => Promise.resolve(undefined);
 
 function facts(given: Partial<Facts> = {}): Facts {
@@ -40,7 +47,7 @@ test("in a night in which the clocks change a window begins an hour sooner, or l
 
 test("a program that heeds no request to end is not waited for, nor what it began", async () => {
   const within = async (ms: number, script: string) =>
-    Promise.race([runsWithin(ms)("sh", ["-c", script]), setTimeout(20_000, "waited", { ref: false })]);
+    Promise.race([runsWithin(ms)("sh", ["-c", script], new AbortController().signal), setTimeout(20_000, "waited", { ref: false })]);
   assert.equal(await within(300, "trap '' TERM; echo begun; sleep 30; sleep 30"), undefined);
   // What ends well by itself has the time to begin, on a machine that is busy.
   assert.equal(await within(3000, "sleep 30 & echo begun"), "begun\n");
@@ -183,12 +190,20 @@ test("the right server is known by its answer: a portal that answers 200 or redi
   answer = { status: 302, body: "", headers: { location: "/login" } };
   assert.match((await reason({ contains: "x" })) ?? "", /answers with 302, not 200/);
   answer = { status: 200, body: `${"x".repeat(50_000)} filesync ground 7`, headers: {} };
-  const machine = new Machine(clock, []);
+  const later = new Later(false);
+  const machine = new Machine(later, []);
   const reach = { reach: { url, contains: "filesync ground" } };
   assert.equal(await held(reach, { machine }), undefined);
   asked = 0;
-  for (let n = 0; n < 5; n++) assert.equal(await held(reach, { machine }), undefined);
+  for (let n = 0; n < 14; n++) {
+    later.aheadMs += 2000;
+    assert.equal(await held(reach, { machine }), undefined);
+  }
   assert.equal(asked, 0, "believed for a while");
+  answer = { status: 200, body: "<html>welcome to the hotel</html>", headers: {} };
+  later.aheadMs += 2000;
+  assert.match((await held(reach, { machine }))?.reason ?? "", /answers something else than expected/);
+  assert.equal(asked, 1, "also where it is looked at all the time");
   server.close();
   server.closeAllConnections();
   assert.match((await reason({ contains: "x" })) ?? "", /cannot be reached: .*ECONNREFUSED/);

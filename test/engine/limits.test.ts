@@ -1,6 +1,8 @@
 /** Conditions, budgets and `requires`, with devices in memory: what is held back goes when it may, from where it was, and `why` says what it waits for. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { test } from "node:test";
 import { forget } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
@@ -528,6 +530,46 @@ test("while the vehicle is armed nothing is sent; armed in the middle of a file,
   assert.equal(out.files.size, 0);
   armed(false);
   await until(bench, "disarmed", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
+});
+
+test("armed while a server is asked that does not answer: what depends on that is held at once, and other targets wait for no answer", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 1000 });
+  const [out, other] = [new FakeDevice("out"), new FakeDevice("other")];
+  const silent = createServer().listen(0, "127.0.0.1");
+  t.after(() => silent.close());
+  let given = 0;
+  const asked = once(silent, "connection").then(([socket]) => (socket as Socket).resume().once("close", () => (given += 1)));
+  await once(silent, "listening");
+  const reach = { url: `http://127.0.0.1:${(silent.address() as AddressInfo).port}/`, status: 200, contains: "it" };
+  card.put("a.bin", randomBytes(50_000));
+  let half: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => (half = resolve));
+  card.before = async (call) => {
+    if (call === "read a.bin 20000") await held;
+  };
+  const when = { disarmed: true as const, whenClockUnknown: "wait" as const };
+  await bench.start({ sources: [card], targets: [out, other] }, [
+    { from: "card", to: ["other"], when: { whenClockUnknown: "wait", reach } },
+    { from: "card", to: ["out"], when },
+  ]);
+  const { limits, routes } = bench.daemon.engine;
+  await asked;
+  limits.tell("fc", false);
+  const gate = routes.get("card")?.[1]?.gate;
+  await until(bench, "open", () => gate?.looked === true && gate.held === undefined);
+  limits.tell("fc", true);
+  await until(bench, "held", () => gate?.held !== undefined);
+  assert.equal(given, 0, "the server was given up meanwhile");
+  half();
+  const stopped = bench.stop();
+  await asked.then((socket) => once(socket, "close"));
+  await stopped;
+  assert.deepEqual(
+    bench.events.filter(({ message }) => message.includes("cannot be reached")),
+    [],
+    "a stop waits for no answer",
+  );
 });
 
 test("--once ends when only conditions hold back what is left, and says so", async (t) => {
