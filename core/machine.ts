@@ -37,7 +37,7 @@ export class Machine {
     readonly clock: Clock,
     public metered: readonly string[],
     readonly ask: Runs = runsWithin(5000),
-    readonly interfaces: () => readonly string[] = interfacesNow,
+    readonly interfaces: () => readonly string[] = () => interfacesNow(),
     readonly routes: () => Promise<Routes> = routesNow,
   ) {}
 
@@ -50,7 +50,7 @@ export class Machine {
     const up = this.interfaces();
     return names.some((name) => up.includes(name))
       ? undefined
-      : `${names.join(", ")} ${names.length === 1 ? "is" : "are"} not up ("interface")`;
+      : `${names.join(", ")} ${names.length === 1 ? "is" : "are"} not up, or without an address ("interface")`;
   }
 
   async ssidHolds(names: readonly string[]): Promise<string | undefined> {
@@ -122,9 +122,10 @@ export class Machine {
   }
 }
 
-/** Up, running, and with an address. */
-function interfacesNow(): string[] {
-  return Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) => (addresses.length > 0 ? [name] : []));
+/** Up, running, and with an address: the one that each gives itself with IPv6 (RFC 4291 §2.5.6) is there before any router is, and what is sent then goes another way. */
+export function interfacesNow(all = networkInterfaces()): string[] {
+  const counts = ({ address }: { readonly address: string }) => !/^fe[89ab]/i.test(address);
+  return Object.entries(all).flatMap(([name, addresses = []]) => (addresses.some(counts) ? [name] : []));
 }
 
 /** The kernel's tables. */

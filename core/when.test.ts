@@ -2,11 +2,12 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { NetworkInterfaceInfo } from "node:os";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import * as v from "valibot";
 import { RealClock } from "./clock.js";
-import { Machine, runsWithin, waysOut, type Runs } from "./machine.js";
+import { interfacesNow, Machine, runsWithin, waysOut, type Runs } from "./machine.js";
 import { heldBy, whenSchema, type Facts } from "./when.js";
 
 const clock = new RealClock(false);
@@ -103,7 +104,18 @@ test("all conditions that are not met are told, and how long only where each say
   assert.match(both?.reason ?? "", /^only at 22:00-06:00 .*; no device says whether the vehicle is armed/);
   assert.equal(both?.inMs, undefined);
   const machine = new Machine(clock, [], none, () => []);
-  assert.match((await held(when, { machine }))?.reason ?? "", /only at .*; no device .*; eth7 is not up \("interface"\)$/);
+  assert.match(
+    (await held(when, { machine }))?.reason ?? "",
+    /only at .*; no device .*; eth7 is not up, or without an address \("interface"\)$/,
+  );
+});
+
+test("an interface that has only the address that IPv6 gives it is on no network yet", () => {
+  const of = (...all: string[]) => all.map((address) => ({ address }) as NetworkInterfaceInfo);
+  assert.deepEqual(interfacesNow({ lo: of("127.0.0.1", "::1"), wlan0: of("fe80::ba27:ebff:fe12:1"), eth0: of("fe80::1", "fd00::2") }), [
+    "lo",
+    "eth0",
+  ]);
 });
 
 test("the vehicle: known to be disarmed, or nothing is sent", async () => {
@@ -148,11 +160,11 @@ test("interfaces, and whether the way out is metered", async () => {
     "GENERAL.DEVICE:wlan0\nGENERAL.METERED:no (guessed)\n\nGENERAL.DEVICE:wwan0\nGENERAL.METERED:yes\n\nGENERAL.DEVICE:lo\nGENERAL.METERED:unknown\n";
   const reason = async (when: unknown, it: Machine) => (await held(when, { machine: it }))?.reason;
   assert.equal(await reason({ interface: ["eth0", "wlan0"] }, machine([], undefined)), undefined);
-  assert.equal(await reason({ interface: "eth0" }, machine([], undefined)), 'eth0 is not up ("interface")');
+  assert.equal(await reason({ interface: "eth0" }, machine([], undefined)), 'eth0 is not up, or without an address ("interface")');
   assert.equal(await reason({ metered: false }, machine([], nmcli)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: true }, machine([], nmcli)), undefined);
   assert.equal(await reason({ metered: false, interface: "wlan0" }, machine([], nmcli)), undefined);
-  assert.equal(await reason({ metered: true, interface: "eth9" }, machine([], nmcli)), 'eth9 is not up ("interface")');
+  assert.equal(await reason({ metered: true, interface: "eth9" }, machine([], nmcli)), 'eth9 is not up, or without an address ("interface")');
   assert.equal(await reason({ metered: false }, machine(["ww*"], undefined)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: false }, machine(["ppp*"], undefined)), undefined, "who lists names lists all");
   assert.equal(
