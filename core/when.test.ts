@@ -164,7 +164,10 @@ test("interfaces, and whether the way out is metered", async () => {
   assert.equal(await reason({ metered: false }, machine([], nmcli)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: true }, machine([], nmcli)), undefined);
   assert.equal(await reason({ metered: false, interface: "wlan0" }, machine([], nmcli)), undefined);
-  assert.equal(await reason({ metered: true, interface: "eth9" }, machine([], nmcli)), 'eth9 is not up, or without an address ("interface")');
+  assert.equal(
+    await reason({ metered: true, interface: "eth9" }, machine([], nmcli)),
+    'eth9 is not up, or without an address ("interface")',
+  );
   assert.equal(await reason({ metered: false }, machine(["ww*"], undefined)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: false }, machine(["ppp*"], undefined)), undefined, "who lists names lists all");
   assert.equal(
