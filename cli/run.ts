@@ -18,6 +18,7 @@ import { configPath, load, problemLines, UsageError } from "./config.js";
 import { endWithin } from "./ending.js";
 import { takeHangup } from "./hangup.js";
 import { barredText, othersText, strangeText } from "./machine/state-dir.js";
+import { followZone } from "./machine/zone.js";
 import { isDenied, Patience } from "./offline.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { Supervisor, type Health } from "./supervisor.js";
@@ -33,6 +34,8 @@ export interface RunOptions {
 const stopMs = 5000;
 /** The same for the end of `--once`, but for the commands of `onEvent`: each of them is ended in time, and hundreds may wait. */
 const onceMs = 60_000;
+/** So often it is looked whether another time zone is set. */
+const zoneMs = 10_000;
 /** So long after it could not begin, a supervised daemon tries again. */
 const againMs = 10_000;
 
@@ -166,6 +169,8 @@ export async function serve(
       `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routeCount, "route")}, state in ${config.stateDir}${config.wrong === undefined ? "" : `; ${wrongText(config.wrong)}`}`,
     );
   const detach = attach?.(daemon, events);
+  followZone();
+  const zoning = setInterval(followZone, zoneMs);
   const drawing = output.terminal ? setInterval(() => daemon.ready && output.progress(progressText(daemon.progress())), 250) : undefined;
 
   let code = 0;
@@ -206,6 +211,7 @@ export async function serve(
     await reloading;
   } finally {
     clearInterval(drawing);
+    clearInterval(zoning);
     unwatch?.();
     void supervisor?.stopping();
     detach?.();

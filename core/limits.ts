@@ -13,7 +13,6 @@ import type { Clock } from "./plugin.js";
 import type { DeliveryRow, VersionRow } from "./rows.js";
 import { sizeText } from "./text.js";
 import { heldBy, type Held, together, type When } from "./when.js";
-import { followZone } from "./zone.js";
 
 const lookMs = 2000;
 /** What no edge wakes is looked at again. */
@@ -59,7 +58,6 @@ export class Limits {
   /** Looks at all gates, now and then. `keep` hears of work that has to end with the engine. */
   start(engine: Engine, keep: (work: Promise<unknown>) => void): void {
     const look = () => {
-      followZone();
       if (hasGates(engine)) keep(this.#look(engine, ++this.#looks));
     };
     this.#timer = setInterval(look, lookMs);
