@@ -316,6 +316,7 @@ export class MavftpDevice implements Device, Source {
     this.#peer.start();
     this.#link.start({
       frame: (frame) => {
+        if (peer.isFrom(frame)) link.stay();
         peer.neighbours.frame(frame, we);
         if (frame.messageId === FILE_TRANSFER_PROTOCOL) {
           if (!this.#peer.isFrom(frame)) return;

@@ -102,6 +102,11 @@ export class Link {
       });
   }
 
+  /** While a frame is handed on: it is of whom we talk to, and what is sent goes to where it came from. */
+  stay(): void {
+    this.#wire?.stay?.();
+  }
+
   /** Idempotent. */
   async close(): Promise<void> {
     this.#stop.abort();

@@ -14,6 +14,8 @@ import { openSerial } from "./serial.js";
 export interface Wire {
   /** Frames, in order; each a buffer of its own. */
   write(frames: readonly Buffer[]): void;
+  /** Called while what came is taken: it is of whom we talk to, and what is written goes to where that came from. */
+  stay?(): void;
   /** Idempotent; `lost` is not called afterwards. */
   close(): Promise<void>;
 }
@@ -172,9 +174,12 @@ async function openUdp(address: Exclude<Address, { kind: "serial" }>, events: Wi
     socket.close();
     await done;
   }
-  socket.on("message", (chunk, from) => {
-    // Towards a vehicle that calls us, the answer goes to where it called from last.
-    if (!out) to = { address: from.address, port: from.port };
+  let from: typeof to;
+  let stays = false;
+  socket.on("message", (chunk, { address, port }) => {
+    from = { address, port };
+    // Towards a vehicle that calls us, the answer goes to where it called from last; of several that do, to ours.
+    if (!out && !stays) to = from;
     events.bytes(chunk);
   });
   socket.on("error", (error) => {
@@ -190,6 +195,10 @@ async function openUdp(address: Exclude<Address, { kind: "serial" }>, events: Wi
           // A network that is down now is silence; when it stays so, the missing heartbeat says it.
           if (!closed && codeOf(error) === "EBADF") events.lost(reasonOf(error));
         });
+    },
+    stay() {
+      stays = true;
+      if (!out) to = from;
     },
     close,
   };
