@@ -347,12 +347,13 @@ export class DiskDevice implements Device, Disks {
     try {
       const found = await this.#mediumOn(block, stay);
       medium = found;
-      medium.id = await medium.use(false, this.#over.signal, (content, on) =>
+      const { id, aheadMs } = await medium.use(false, this.#over.signal, (content, on) =>
         this.#known.recognise(
           block,
           looksIn(content, () => found.expectToStay(on)),
         ),
       );
+      Object.assign(medium, { id, aheadMs });
       this.#unused.use(stay);
       this.#media.set(stay, medium);
       this.#sayIn(medium);

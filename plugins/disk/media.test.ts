@@ -92,14 +92,14 @@ test("clones of one UUID get names of their own, and keep them over a restart", 
   const first = [file("DCIM/1.JPG", 10), file("DCIM/2.JPG", 20)];
   const second = [file("DCIM/1.JPG", 9, 5000), file("DCIM/2.JPG", 7, 6000)];
   const media = open();
-  assert.equal(await media.recognise(block("A"), holding(first)), "5C3D-DD9E");
+  assert.equal((await media.recognise(block("A"), holding(first))).id, "5C3D-DD9E");
   await media.remember("5C3D-DD9E", block("A"), first, sample);
-  assert.equal(await media.recognise(block("B"), holding(second)), "5C3D-DD9E~2");
+  assert.equal((await media.recognise(block("B"), holding(second))).id, "5C3D-DD9E~2");
   await media.remember("5C3D-DD9E~2", block("B"), second, sample);
   const later = open();
-  assert.equal(await later.recognise(block("READER"), holding(second)), "5C3D-DD9E~2");
-  assert.equal(await later.recognise(block("READER"), holding(first)), "5C3D-DD9E");
-  assert.equal(await later.recognise(block("READER"), holding([])), "5C3D-DD9E~3");
+  assert.equal((await later.recognise(block("READER"), holding(second))).id, "5C3D-DD9E~2");
+  assert.equal((await later.recognise(block("READER"), holding(first))).id, "5C3D-DD9E");
+  assert.equal((await later.recognise(block("READER"), holding([]))).id, "5C3D-DD9E~3");
   assert.deepEqual(warned, []);
 });
 
@@ -115,8 +115,8 @@ test("clones whose files have the same names, sizes and times are told apart by 
   await media.remember("5C3D-DD9E", block("A"), files, watched);
   await media.remember("5C3D-DD9E", block("A"), files, watched);
   assert.deepEqual(read, ["DCIM/2.JPG", "DCIM/1.JPG"].sort());
-  assert.equal(await media.recognise(block("A"), holding(files, "of the other")), "5C3D-DD9E~2");
-  assert.equal(await media.recognise(block("B"), holding(files)), "5C3D-DD9E");
+  assert.equal((await media.recognise(block("A"), holding(files, "of the other"))).id, "5C3D-DD9E~2");
+  assert.equal((await media.recognise(block("B"), holding(files))).id, "5C3D-DD9E");
 });
 
 test("what was remembered before there were samples is believed by its stamps", async (t) => {
@@ -124,7 +124,7 @@ test("what was remembered before there were samples is believed by its stamps", 
   const files = [file("a", 1), file("b", 1)];
   mkdirSync(dir, { recursive: true });
   writeFileSync(join(dir, "media.json"), JSON.stringify({ media: [{ id: "5C3D-DD9E", uuid: "5C3D-DD9E", files }] }));
-  assert.equal(await new Media(dir, unwarned).recognise(block(), holding(files, "whatever")), "5C3D-DD9E");
+  assert.equal((await new Media(dir, unwarned).recognise(block(), holding(files, "whatever"))).id, "5C3D-DD9E");
 });
 
 test("a card that was emptied is still known by what it had; what did not change is not written", async (t) => {
@@ -141,6 +141,6 @@ test("a file that is damaged is said, and begun anew", async (t) => {
   await new Media(dir, unwarned).remember("5C3D-DD9E", block(), [file("a", 1)], sample);
   writeFileSync(join(dir, "media.json"), '{"media": [{"id"');
   const warned: string[] = [];
-  assert.equal(await new Media(dir, (text) => warned.push(text)).recognise(block(), holding([])), "5C3D-DD9E");
+  assert.equal((await new Media(dir, (text) => warned.push(text)).recognise(block(), holding([]))).id, "5C3D-DD9E");
   assert.match(warned[0] ?? "", /media\.json is damaged .*learned anew/);
 });

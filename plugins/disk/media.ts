@@ -68,6 +68,38 @@ export function isSame(found: readonly Found[], sameSerial: boolean): boolean {
   return same > 0 || sameSerial || found.length === 0;
 }
 
+/**
+ * File systems that hold times as clocks on the wall showed them (exFAT where who wrote knew no zone). The system tells them by a zone of its own, which is another one
+ * after a change to summer time, a `timedatectl set-timezone` or a new image: then all files of a card are told so much later or earlier.
+ */
+const byZone: ReadonlySet<string> = new Set(["vfat", "exfat"]);
+const zonesMs = 15 * 60_000;
+const mostAheadMs = 26 * 3_600_000;
+
+export interface Recognised {
+  readonly id: string;
+  /** By how much its files are told to be later than they were when it was first seen. */
+  readonly aheadMs: number;
+}
+
+/** By how much the files that are there with the size that they had are later, most of them; 0 where one is not, or no change of a zone is so much. Only such count whose content can be compared. */
+async function aheadOf(files: readonly Remembered[], { stat }: Looks): Promise<number> {
+  const times = new Map<number, number>();
+  for (const { path, size, modifiedMs, sample } of files) {
+    const now = await stat(path);
+    if (now?.kind !== "file" || now.size !== size || now.modifiedMs === undefined || modifiedMs === undefined) continue;
+    const ms = now.modifiedMs - modifiedMs;
+    if (ms === 0) return 0;
+    if (sample !== undefined && ms % zonesMs === 0 && Math.abs(ms) <= mostAheadMs) times.set(ms, (times.get(ms) ?? 0) + 1);
+  }
+  return [...times].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 0;
+}
+
+/** The same time, so much later; none where there is none. */
+export function timed({ modifiedMs }: { readonly modifiedMs?: number | undefined }, laterMs: number): { readonly modifiedMs?: number } {
+  return modifiedMs === undefined ? {} : { modifiedMs: modifiedMs + laterMs };
+}
+
 /** Those that tell most: the newest. */
 export function newest(files: readonly Remembered[]): Remembered[] {
   return [...files].sort((a, b) => (b.modifiedMs ?? 0) - (a.modifiedMs ?? 0) || (a.path < b.path ? -1 : 1)).slice(0, mostRemembered);
@@ -87,19 +119,24 @@ export class Media {
     this.#path = join(stateDir, "media.json");
   }
 
-  /** The id of the medium on `block`. Throws what `looks` throws. */
-  async recognise(block: Block, looks: Looks): Promise<string> {
+  /** Which medium is on `block`. Throws what `looks` throws. */
+  async recognise(block: Block, looks: Looks): Promise<Recognised> {
     const uuid = nameOf(block);
     const known = await this.#load();
-    for (const one of known.filter((other) => other.uuid === uuid)) {
-      const found: Found[] = [];
-      for (const file of one.files) found.push(await lookedAt(file, looks));
-      if (isSame(found, one.serial !== undefined && one.serial === block.serial)) return one.id;
+    for (const { id, serial, files } of known.filter((other) => other.uuid === uuid)) {
+      const sameSerial = serial !== undefined && serial === block.serial;
+      const aheadMs = byZone.has(block.fsType ?? "") ? await aheadOf(files, looks) : 0;
+      // A file that was rewritten just so much later is no zone: then all is as by the times that are told.
+      for (const by of aheadMs === 0 ? [0] : [aheadMs, 0]) {
+        const found: Found[] = [];
+        for (const file of files) found.push(await lookedAt({ ...file, ...timed(file, by) }, looks));
+        if (isSame(found, sameSerial) && (by === 0 || found.includes("same"))) return { id, aheadMs: by };
+      }
     }
     const taken = new Set(known.map(({ id }) => id));
     let id = uuid;
     for (let n = 2; taken.has(id); n++) id = `${uuid}~${n}`;
-    return id;
+    return { id, aheadMs: 0 };
   }
 
   /** These are files of it now; of those that are remembered samples are taken, where there are none yet. Durable when it resolves. */

@@ -36,6 +36,8 @@ const pulledMs = 2000;
 export class Medium {
   /** Its name in the journal, once it is recognised. */
   id = "";
+  /** Its files are told to be so much later than they were when it was first seen (`media.ts`): whoever asks here hears of the time that they had then. */
+  aheadMs = 0;
   readonly stay: string;
   readonly #files = new FileThread();
   readonly #over = new AbortController();

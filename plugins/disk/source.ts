@@ -9,7 +9,7 @@ import { placeOf } from "../local/place.js";
 import type { Disks } from "./device.js";
 import { hasRoot } from "./content.js";
 import type { Medium } from "./medium.js";
-import { mostRemembered, newest, type Remembered } from "./media.js";
+import { mostRemembered, newest, type Remembered, timed } from "./media.js";
 
 /** The unit in which a medium that fails is read: a page, or a sector of a large disk. */
 const sectorBytes = 4096;
@@ -57,8 +57,7 @@ export class DiskSource implements Source {
       };
       for await (const entry of lease.content.source.list(lease.signal, within)) {
         if (entry.kind === "file") {
-          const { path, size, modifiedMs } = entry;
-          files.push({ path, size, ...(modifiedMs === undefined ? {} : { modifiedMs }) });
+          files.push({ path: entry.path, size: entry.size, ...timed(entry, -medium.aheadMs) });
           if (files.length >= 32 * mostRemembered) files = newest(files);
         }
         yield this.#entry(medium, entry);
@@ -73,7 +72,7 @@ export class DiskSource implements Source {
   }
 
   #entry(medium: Medium, entry: FileEntry): FileEntry {
-    const there = { ...entry, path: this.disks.pathOf(medium, entry.path), medium: medium.id };
+    const there = { ...entry, ...timed(entry, -medium.aheadMs), path: this.disks.pathOf(medium, entry.path), medium: medium.id };
     // Nobody else can write on it.
     return entry.kind === "file" && this.disks.alone(medium) ? { ...there, settled: true } : there;
   }
@@ -95,7 +94,7 @@ export class DiskSource implements Source {
   /** The medium is held from the first byte on: a stream that is never read holds nothing. */
   async *#bytes(given: FileEntry, offset: number, outer: AbortSignal): AsyncGenerator<Buffer> {
     const { medium, inner } = this.disks.at(given.path, given.medium);
-    const entry = { ...given, path: inner };
+    const entry = { ...given, ...timed(given, medium.aheadMs), path: inner };
     const lease = await medium.lease(false, outer);
     const { content, signal } = lease;
     let at = offset;

@@ -3,6 +3,7 @@ import { Fault } from "../../core/errors.js";
 import type { Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import type { LocalTarget } from "../local/target.js";
 import type { Disks } from "./device.js";
+import { timed } from "./media.js";
 import type { Medium } from "./medium.js";
 
 export class DiskTarget implements Target {
@@ -58,11 +59,16 @@ export class DiskTarget implements Target {
     return medium.use(true, signal, ({ target }, on) => work(target, this.#below(medium, upload, inner), on, medium));
   }
 
-  /** With its paths below the medium. */
+  /** With its paths below the medium, and its time as that tells it. */
   #below(medium: Medium, upload: Upload, inner: string): Upload {
-    if (inner === upload.path) return upload;
+    if (inner === upload.path && medium.aheadMs === 0) return upload;
     const partialPath = upload.partialPath.slice(this.disks.pathOf(medium, "").length);
+    const { modifiedMs } = timed(upload, medium.aheadMs);
     // Its `expect` may be decided while it runs.
-    return Object.create(upload, { path: { value: inner }, partialPath: { value: partialPath } }) as Upload;
+    return Object.create(upload, {
+      path: { value: inner },
+      partialPath: { value: partialPath },
+      modifiedMs: { value: modifiedMs },
+    }) as Upload;
   }
 }

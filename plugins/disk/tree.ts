@@ -2,6 +2,7 @@
 import { Fault } from "../../core/errors.js";
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import type { Disks } from "./device.js";
+import { timed } from "./media.js";
 
 export class DiskTree implements Tree {
   constructor(readonly disks: Disks) {}
@@ -16,7 +17,7 @@ export class DiskTree implements Tree {
     const lease = await medium.lease(false, signal);
     try {
       for await (const entry of lease.content.tree.list(inner, lease.signal))
-        yield { ...entry, path: disks.pathOf(medium, entry.path), medium: medium.id };
+        yield { ...entry, ...timed(entry, -medium.aheadMs), path: disks.pathOf(medium, entry.path), medium: medium.id };
     } catch (error) {
       throw await medium.faultOf(error, signal);
     } finally {
@@ -34,7 +35,7 @@ export class DiskTree implements Tree {
     return medium.use(false, signal, async ({ tree }) => {
       const entry = await tree.stat(inner);
       if (entry === undefined) await medium.expectAlive();
-      return entry === undefined ? undefined : { ...entry, path, medium: medium.id };
+      return entry === undefined ? undefined : { ...entry, ...timed(entry, -medium.aheadMs), path, medium: medium.id };
     });
   }
 
@@ -44,7 +45,7 @@ export class DiskTree implements Tree {
       throw new Fault("rejected", `${to} is not on the disk of ${from}: to archive on a disk, name that by its "uuid" in place of "any"`);
     const target = this.disks.at(to).inner;
     await medium.use(true, signal, async ({ tree }) => {
-      await tree.move(inner, target, expect, signal, how);
+      await tree.move(inner, target, expect === "directory" ? expect : { ...expect, ...timed(expect, medium.aheadMs) }, signal, how);
       await medium.expectAlive();
     });
   }
@@ -52,7 +53,7 @@ export class DiskTree implements Tree {
   remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
     const { medium, inner } = this.disks.at(path, expect.medium);
     return medium.use(true, signal, async ({ tree }) => {
-      await tree.remove(inner, expect);
+      await tree.remove(inner, { ...expect, ...timed(expect, medium.aheadMs) });
       await medium.expectAlive();
     });
   }
