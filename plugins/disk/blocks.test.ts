@@ -1,9 +1,9 @@
 /** Which disks are meant, from what lsblk and the kernel say. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { test } from "node:test";
 import { blocksIn, matches, readBlocks, refusalOf, stayOf, type Block } from "./blocks.js";
 
@@ -116,24 +116,29 @@ test("a node that is not there, or is none of a disk, is no stay", () => {
   assert.equal(stayOf({ path: "/dev/null", device: "1:3" }, "/sys"), undefined);
 });
 
-test(
-  "another card in the same reader, under the same name and number, is another stay",
-  { skip: process.getuid?.() !== 0 && "a device node takes root" },
-  (t) => {
-    const dir = mkdtempSync(join(tmpdir(), "filesync-stay-"));
-    t.after(() => rmSync(dir, { recursive: true }));
-    const path = join(dir, "sdz1");
-    execFileSync("mknod", [path, "b", "8", "401"]);
-    const sys = join(dir, "sys");
-    const disk = join(sys, "dev/block/8:401");
-    mkdirSync(disk, { recursive: true });
-    const stay = (diskseq: string) => {
-      writeFileSync(join(disk, "diskseq"), diskseq);
-      return stayOf({ path, device: "8:401" }, sys);
-    };
-    const first = stay("7\n");
-    assert.equal(stay("7\n"), first);
-    assert.notEqual(stay("8\n"), first);
-    assert.equal(stayOf({ path, device: "8:402" }, sys), undefined, "the name is another's by now");
-  },
-);
+for (const divided of [false, true])
+  test(
+    `another card${divided ? " with partitions" : ""} in the same reader, under the same name and number, is another stay`,
+    { skip: process.getuid?.() !== 0 && "a device node takes root" },
+    (t) => {
+      const dir = mkdtempSync(join(tmpdir(), "filesync-stay-"));
+      t.after(() => rmSync(dir, { recursive: true }));
+      const path = join(dir, "sdz1");
+      execFileSync("mknod", [path, "b", "8", "401"]);
+      const sys = join(dir, "sys");
+      const disk = join(sys, "devices/usb1/block/sdz");
+      const at = join(sys, "dev/block/8:401");
+      mkdirSync(join(disk, "sdz1"), { recursive: true });
+      writeFileSync(join(disk, "sdz1/dev"), "8:401\n");
+      mkdirSync(dirname(at), { recursive: true });
+      symlinkSync(relative(dirname(at), divided ? join(disk, "sdz1") : disk), at);
+      const stay = (diskseq: string) => {
+        writeFileSync(join(disk, "diskseq"), diskseq);
+        return stayOf({ path, device: "8:401" }, sys);
+      };
+      const first = stay("7\n");
+      assert.equal(stay("7\n"), first);
+      assert.notEqual(stay("8\n"), first);
+      assert.equal(stayOf({ path, device: "8:402" }, sys), undefined, "the name is another's by now");
+    },
+  );

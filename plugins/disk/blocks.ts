@@ -173,9 +173,10 @@ export function stayOf({ path, device }: Pick<Block, "path" | "device">, sys: st
   // udev takes the node away first.
   if (deviceAt(path) !== device) return undefined;
   const at = join(sys, "dev/block", device);
-  for (const from of [join(at, "diskseq"), join(at, "../diskseq"), join(at, "dev")]) {
+  // It is a link, and what is above it is what is above where that leads: no path that `join` makes shorter.
+  for (const from of ["diskseq", "../diskseq", "dev"]) {
     try {
-      return `${device}#${readFileSync(from, "utf8").trim()}`;
+      return `${device}#${readFileSync(`${at}/${from}`, "utf8").trim()}`;
     } catch (error) {
       // A partition has its disk's; kernels before 5.15 have none.
       if (!["ENOENT", "ENODEV"].includes(codeOf(error))) throw error;
