@@ -132,19 +132,26 @@ test("a path that no packet holds is refused with its length, also where it was 
   );
 });
 
-/** Heartbeats of autopilots (system id, MAV_AUTOPILOT) at one UDP port of ours, four a second each. */
-function beats(t: TestContext, port: number, autopilots: readonly (readonly [system: number, autopilot: number])[]): void {
+/** Heartbeats of autopilots (system id, MAV_AUTOPILOT) at one UDP port of ours, four a second each, until what is given is called. */
+function beats(
+  t: TestContext,
+  port: number,
+  autopilots: readonly (readonly [system: number, autopilot: number])[],
+  everyMs = 250,
+): () => void {
   const socket = createSocket("udp4");
   const payload = { customMode: 0, type: 2, baseMode: 0, systemStatus: 3 };
   const writers = autopilots.map(([system, autopilot]) => {
     const writer = new FrameWriter(system, COMPONENT_AUTOPILOT);
     return () => writer.encode(HEARTBEAT, encodeHeartbeat({ ...payload, autopilot }));
   });
-  const timer = setInterval(() => writers.forEach((frame) => socket.send(frame(), port, "127.0.0.1")), 250);
+  const timer = setInterval(() => writers.forEach((frame) => socket.send(frame(), port, "127.0.0.1")), everyMs);
+  const stop = () => clearInterval(timer);
   lastly(t, () => {
-    clearInterval(timer);
+    stop();
     socket.close();
   });
+  return stop;
 }
 
 test("two of one kind and one system id are told by their clocks: neither is read while both are heard", async (t) => {
@@ -202,4 +209,19 @@ test("two autopilots on one link: of one system id neither is read; of two the f
       }
     }
   }
+});
+
+test("where the autopilot that was read is heard no more, and another is: that is another stay, and whoever works in the one before is told", async (t) => {
+  const port = await freeUdpPort();
+  const stop = beats(t, port, [[1, AUTOPILOT_PX4]]);
+  const rig = makeDevice(t, { url: `udpin://127.0.0.1:${port}`, root: "/" });
+  const { epoch } = await rig.attached();
+  // So often that it is heard in the moment in which the first counts as silent.
+  beats(t, port, [[2, AUTOPILOT_PX4]], 5);
+  await eventually(() => rig.said.some((text) => text.startsWith("two autopilots are on")), "both are heard");
+  const work = rig.source.stat("a.ulg", never).catch((error: unknown) => error);
+  stop();
+  const before = rig.states.length;
+  await rig.until((presence) => presence.state === "attached" && presence.epoch !== epoch, 8000, before);
+  assert.ok(isFault(await work, "offline"));
 });

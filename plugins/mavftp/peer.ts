@@ -216,6 +216,9 @@ export class Peer {
     if (this.#options.systemId !== undefined && this.#options.systemId !== systemId) return false;
     const present = this.#systemId !== undefined && performance.now() - this.#heartbeatMs < HEARTBEAT_LOST_MS;
     if (present) return false;
+    // What is asked still is asked of the one before, of which nobody knows any more whether it is armed.
+    if (this.#attachment !== undefined)
+      this.#detach(`no heartbeat of system ${String(this.#systemId)} on ${this.#options.place}`, "offline");
     this.#systemId = systemId;
     this.#bootMs = this.#restarted = undefined;
     this.version = undefined;
