@@ -13,7 +13,7 @@ import { Fault, isFault } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
 import { openTransport } from "../../sim/transport.js";
 import { parseAddress } from "./address.js";
-import { eventually, listAll, makeDevice, makeDir, makeLogs, makeSim, never, readAll } from "./harness.test.js";
+import { eventually, freeUdpPort, listAll, makeDevice, makeDir, makeLogs, makeSim, never, readAll } from "./harness.test.js";
 import { Link } from "./link.js";
 import { plugin } from "./plugin.js";
 import { permissionText } from "./serial.js";
@@ -228,6 +228,18 @@ test("a link without an autopilot, and one with another than the one that is wan
   await device.until((p) => p.reason?.startsWith("no heartbeat of system 4 on") === true);
   const right = makeDevice(t, { url: sim.clientUrl, root: "/", systemId: 3 });
   await right.attached();
+});
+
+test("two devices on one port: the second says that it is ours, and gets it once the first has gone", async (t) => {
+  const path = await talker(t, () => undefined);
+  for (const url of [`serial://${path}:57600`, `udpin://127.0.0.1:${await freeUdpPort()}`]) {
+    const first = makeDevice(t, { url, systemId: 1 });
+    await first.until((p) => p.reason?.startsWith("waiting for a heartbeat") === true);
+    const second = makeDevice(t, { url, systemId: 2 });
+    await second.until((p) => /is used by another device of this configuration: .*put a router between/.test(p.reason ?? ""));
+    await first.device.close();
+    await second.until((p) => p.reason?.startsWith("waiting for a heartbeat") === true);
+  }
 });
 
 test("nothing listens there", async (t) => {

@@ -8,7 +8,8 @@ import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { createServer, Socket } from "node:net";
 import { codeOf, Fault } from "../../core/errors.js";
-import { placeOf, type Address } from "./address.js";
+import { realOf } from "../../core/fs.js";
+import { addressText, placeOf, type Address } from "./address.js";
 import { openSerial } from "./serial.js";
 
 export interface Wire {
@@ -30,8 +31,37 @@ const CONNECT_MS = 5000;
 /** More than this waiting to be sent is not sent. */
 export const BACKLOG_BYTES = 65_536;
 
+/** What this process has open that nobody can open twice, by the signal of whose it is. */
+const ours = new Map<string, AbortSignal>();
+
 /** Opens it, unless the signal comes before. Throws Fault "offline" or "denied", whose message says what to do. */
-export function openWire(address: Address, events: WireEvents, signal: AbortSignal): Promise<Wire> {
+export async function openWire(address: Address, events: WireEvents, signal: AbortSignal): Promise<Wire> {
+  if (address.kind === "tcpout" || address.kind === "udpout") return open(address, events, signal);
+  const key = address.kind === "serial" ? realOf(address.path) : addressText(address);
+  const place = placeOf(address);
+  if (ours.has(key))
+    throw new Fault(
+      "offline",
+      `${place} is used by another device of this configuration: one device reads one autopilot on it; for a second one put a router between (mavlink-router), with an endpoint for each`,
+    );
+  ours.set(key, signal);
+  const free = (): void => {
+    if (ours.get(key) === signal) ours.delete(key);
+  };
+  try {
+    const lost = (reason: string): void => {
+      free();
+      events.lost(reason);
+    };
+    const wire = await open(address, { bytes: (chunk) => events.bytes(chunk), lost }, signal);
+    return { ...wire, close: () => wire.close().finally(free) };
+  } catch (error) {
+    free();
+    throw error;
+  }
+}
+
+function open(address: Address, events: WireEvents, signal: AbortSignal): Promise<Wire> {
   switch (address.kind) {
     case "serial":
       return openSerial(address.path, address.baud, events);
