@@ -351,6 +351,15 @@ test("what the operator orders: list, confirm, quota, rotate, delete; words that
       assert.equal(readFileSync(join(dirname(at.root), name)).includes(email), false, `${email} in ${name}`);
 });
 
+test("a vehicle that its owner calls by the id of another keeps no order from that one", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "plane");
+  const called = await registered(t, at, it.id, "other@example.org");
+  await at.order("revoke", it.id);
+  await assert.rejects(it.client.slot({}, signal), refusedAs("revoked"));
+  await called.client.slot({}, signal);
+});
+
 test("behind a proxy the last address counts, without the port that some add; what is no address is nobody's", () => {
   for (const [header, address] of [
     ["203.0.113.9", "203.0.113.9"],

@@ -114,10 +114,15 @@ export class Mailer {
   }
 }
 
+/** Servers without codes of RFC 3463 (Exim, qmail) refuse by words, to any address, who sends. */
+const ofWhoSends = /relay|sender|authenti|not permitted|denied|prohibit|block|list|spam|polic/i;
+
 /** RFC 5321, section 4.2.3, and RFC 3463: 5.7 is about who sends, which is the operator's to mend, as is all that is refused before or after the address. */
 function isNoAddress(error: unknown): boolean {
   const { command = "", responseCode = 0, response = "" } = error as { command?: string; responseCode?: number; response?: string };
-  return command === "RCPT TO" && [550, 551, 553].includes(responseCode) && !/^\d{3}[ -]5\.7\./.test(response);
+  if (command !== "RCPT TO" || ![550, 551, 553].includes(responseCode)) return false;
+  const code = /^\d{3}[ -](5\.\d+\.\d+)\b/.exec(response)?.[1];
+  return code === undefined ? !ofWhoSends.test(response) : !code.startsWith("5.7.");
 }
 
 /** Tries again later and later: 10 s doubling to 10 min. */

@@ -209,7 +209,9 @@ async function waitingCalled(catalogue: Catalogue, what: string): Promise<Pendin
 
 async function vehicleCalled(catalogue: Catalogue, what: string): Promise<Vehicle> {
   const vehicles = await catalogue.vehicles();
-  const found = vehicles.filter(({ id, name }) => id === what || name === what);
+  // An owner may call a vehicle by the id of another: an id is that one's all the same.
+  const byId = vehicles.filter(({ id }) => id === what);
+  const found = byId.length > 0 ? byId : vehicles.filter(({ name }) => name === what);
   const [one] = found;
   if (one !== undefined && found.length === 1) return one;
   if (found.length > 1)
