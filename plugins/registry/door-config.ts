@@ -73,7 +73,8 @@ LC_ALL=C`;
  * sessions out of one directory (no `-no-lock`), and links that come in lead nowhere (`-munge`).
  *
  * rsync reads rules of a client that wants empty directories left out (-m), and such a rule may name a file, of which the complaints tell the lines: before rsync 3.5 any
- * file of this account. The options end at the first " . "; that rrsync sees the same words there, only plain text without backslashes may be among them.
+ * file of this account. With --preallocate a file holds as much of the disk as the vehicle says it will have, of which its size tells nothing, and keeps that when it is cut. The options end at the
+ * first " . "; that rrsync sees the same words there, only plain text without backslashes may be among them.
  */
 export function enterScript(dir: string, { rrsync }: Programs): string {
   return `#!/bin/sh
@@ -86,6 +87,7 @@ esac
 set -f
 for word in $options; do
   case $word in
+    --preallocate) refuse 2 'the option --preallocate is not taken here' ;;
     --*) ;;
     -*)
       # What follows an "e" is what the client can do.

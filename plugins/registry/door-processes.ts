@@ -2,7 +2,7 @@
  * What runs for the sessions of a door, as /proc tells it. sshd puts two marks into the environment of whatever it starts for a session, which no client can change: the
  * door and the connection. They stay with all that comes of it, whoever its parent is by then.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { type BigIntStats, readdirSync, readFileSync, statSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { codeOf } from "../../core/errors.js";
 
@@ -66,6 +66,19 @@ export class Sessions {
       }
       if (quiet < 2) await delay(lookEveryMs);
     }
+  }
+}
+
+/** Whether that process has the file open, whatever name it has by now. */
+export function hasOpen(pid: number, { dev, ino }: Pick<BigIntStats, "dev" | "ino">): boolean {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).some((fd) => {
+      const stat = statSync(`/proc/${pid}/fd/${fd}`, { bigint: true, throwIfNoEntry: false });
+      return stat?.ino === ino && stat.dev === dev;
+    });
+  } catch {
+    // It has ended.
+    return false;
   }
 }
 

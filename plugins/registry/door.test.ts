@@ -48,10 +48,13 @@ test("a file goes in, goes on where it was cut, and each session finds the slot 
   const partial = door.slot("plane-1", "log.part");
   await until("some of it to be there", () => existsSync(partial) && statSync(partial).size > 2 ** 20);
   assert.equal(await door.ask("isBusy", "plane-1"), true);
+  assert.deepEqual([await door.ask("holds", "plane-1", partial), await door.ask("holds", "plane-1", file)], [true, false]);
+  assert.equal(await door.ask("holds", "plane-2", partial), false);
   assert.equal(await door.ask("isBusy", "plane-2"), false);
   cut.child.kill("SIGKILL");
   await cut.ended;
   await until("nobody to be busy", async () => (await door.ask("isBusy", "plane-1")) === false);
+  assert.equal(await door.ask("holds", "plane-1", partial), false);
   const had = statSync(partial).size;
   assert.ok(had > 2 ** 20 && had < 24 * 2 ** 20, `${had}`);
 
@@ -370,6 +373,7 @@ test("rsync writes in the slot, and does nothing else", with_(skip), async (t) =
     "--config=/etc/passwd",
     "--sender",
     "--no-munge-links",
+    "--preallocate",
     "--copy-links",
     "--keep-dirlinks",
   ])

@@ -4,7 +4,7 @@
  *
  * Keys and slots are files in the door's directory: what was set before a restart holds after it, until it is set anew.
  */
-import { existsSync, promises as fs } from "node:fs";
+import { type BigIntStats, existsSync, promises as fs } from "node:fs";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { userInfo } from "node:os";
 import { basename, dirname, join } from "node:path";
@@ -40,7 +40,7 @@ import {
   type Key,
   type Programs,
 } from "./door-config.js";
-import { Sessions } from "./door-processes.js";
+import { hasOpen, Sessions } from "./door-processes.js";
 import { Connection, type Keeper } from "./door-session.js";
 
 export interface DoorOptions {
@@ -219,6 +219,11 @@ export class Door {
   /** A session of the vehicle runs. One that is connected and does nothing is not busy. */
   isBusy(vehicle: string): boolean {
     return this.#processesOf(vehicle).length > 0;
+  }
+
+  /** A session of the vehicle has that file open: it may write to it also when it has another name, out of the slot. */
+  holds(vehicle: string, file: Pick<BigIntStats, "dev" | "ino">): boolean {
+    return this.#processesOf(vehicle).some(({ pid }) => hasOpen(pid, file));
   }
 
   /** Idempotent. Afterwards no socket, timer, sshd or session is left. */

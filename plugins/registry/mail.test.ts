@@ -76,7 +76,11 @@ test("only an address that is not there ends a registration: what else a mail se
     ["the sender, when the address comes", { refuse: () => coded(550, "Sender verify failed") }, false],
     ["a login", { refuse: () => coded(550, "authentication required") }, false],
     ["a list, as Exim says it", { refuse: () => coded(550, "192.0.2.7 is listed at zen.example.org") }, false],
-    ["relaying, as qmail says it", { refuse: () => coded(553, "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)") }, false],
+    [
+      "relaying, as qmail says it",
+      { refuse: () => coded(553, "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)") },
+      false,
+    ],
     ["without TLS", {}, "starttls"],
   ];
   for (const [what, given, secure] of cases) {

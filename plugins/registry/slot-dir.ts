@@ -2,7 +2,7 @@
  * The directory of a slot. What comes by rsync comes into `.incoming`, the only place that the door lets a vehicle write; a commit proves it and gives it its name beside that. So what was
  * committed is out of the vehicle's reach, and nothing but plain files that were proved has a name.
  */
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { constants, promises as fs, type BigIntStats } from "node:fs";
 import { join } from "node:path";
 import { codeOf, isUnsynced } from "../../core/errors.js";
@@ -21,6 +21,20 @@ export interface There {
   readonly kind: "file" | "other";
   readonly size: number;
 }
+
+export interface Digested {
+  readonly digest: string;
+  readonly stat: BigIntStats;
+}
+
+export interface Load {
+  readonly bytes: number;
+  /** Infinity: some of it is so deep that it cannot be looked at. */
+  readonly entries: number;
+}
+
+/** A directory whose path is longer is looked into no more: what is in it may have a path that the system does not take. */
+const deepBytes = 2048;
 
 export type Published = "published" | "occupied" | "changed";
 
@@ -86,8 +100,13 @@ export class SlotDir {
   }
 
   /** Bytes that came and were not committed, wherever a vehicle put them. */
-  waiting(): Promise<number> {
-    return bytesIn(Buffer.from(this.incoming));
+  async waiting(): Promise<number> {
+    return (await this.load()).bytes;
+  }
+
+  /** The same, and as how many files and directories. */
+  load(): Promise<Load> {
+    return loadOf(Buffer.from(this.incoming));
   }
 
   /** Afterwards a power cut takes none of what had come. */
@@ -164,7 +183,7 @@ export class SlotDir {
   }
 
   /** "sha256:…" of a plain file, and what it was then; undefined where it is none. */
-  async digest(at: Buffer, signal?: AbortSignal): Promise<{ readonly digest: string; readonly stat: BigIntStats } | undefined> {
+  async digest(at: Buffer, signal?: AbortSignal): Promise<Digested | undefined> {
     const handle = await openPlain(at);
     if (handle === undefined) return undefined;
     try {
@@ -243,7 +262,8 @@ export class SlotDir {
     } catch (error) {
       if (codeOf(error) === "ENOENT") return;
       if (codeOf(error) !== "EISDIR" && codeOf(error) !== "EPERM") throw error;
-      await removeTree(partial);
+      // Many empty ones go quickly.
+      if (!(await removeIfEmpty(partial))) await removeTree(partial);
     }
   }
 }
@@ -269,10 +289,24 @@ async function isDirectory(path: string): Promise<boolean> {
   }
 }
 
-/** With all that is in it, whatever modes that has. */
+/** With all that is in it, whatever modes that has, and however deep. */
 export async function removeTree(dir: string | Buffer): Promise<void> {
-  await bytesIn(Buffer.from(dir));
+  await lift(Buffer.from(dir), Buffer.from(dir));
   await fs.rm(dir, { recursive: true, force: true });
+}
+
+/** What is too deep for a path is brought up: below `top` itself. */
+async function lift(top: Buffer, dir: Buffer): Promise<void> {
+  for (const { at, isDirectory } of await entriesIn(dir)) {
+    if (!isDirectory) continue;
+    let here = at;
+    if (at.length > deepBytes) {
+      await madeOurs(at);
+      here = Buffer.concat([top, Buffer.from(`/.${randomBytes(8).toString("hex")}`)]);
+      await fs.rename(at, here);
+    }
+    await lift(top, here);
+  }
 }
 
 /** For reading; undefined where that is no file. */
@@ -325,15 +359,20 @@ async function filesIn(dir: string): Promise<Entry[]> {
   return files;
 }
 
-async function bytesIn(dir: Buffer): Promise<number> {
-  let sum = 0;
-  for (const { at, isDirectory } of await entriesIn(dir)) sum += isDirectory ? await bytesIn(at) : Number((await statOf(at))?.size ?? 0n);
-  return sum;
+async function loadOf(dir: Buffer): Promise<Load> {
+  if (dir.length > deepBytes) return { bytes: 0, entries: Infinity };
+  let [bytes, entries] = [0, 0];
+  for (const { at, isDirectory } of await entriesIn(dir)) {
+    const below = isDirectory ? await loadOf(at) : { bytes: Number((await statOf(at))?.size ?? 0n), entries: 0 };
+    bytes += below.bytes;
+    entries += 1 + below.entries;
+  }
+  return { bytes, entries };
 }
 
 /** Directories that a vehicle made and that hold nothing; the directory itself too. */
 async function emptyDirs(dir: Buffer): Promise<void> {
-  for (const { at, isDirectory } of await entriesIn(dir)) if (isDirectory) await emptyDirs(at);
+  for (const { at, isDirectory } of await entriesIn(dir)) if (isDirectory && at.length <= deepBytes) await emptyDirs(at);
   await removeIfEmpty(dir);
 }
 

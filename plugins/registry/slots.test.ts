@@ -1,5 +1,6 @@
 /** Slots, by the API, with a made-up door: what arrives, what breaks, what is refused. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   existsSync,
@@ -330,6 +331,65 @@ test("what a vehicle does to its slot keeps no other out: modes, and directories
   assert.deepEqual(readdirSync(dirname(incoming)), ["x"]);
   await at.order("delete", "pilot@example.org");
   assert.equal(readdirSync(at.root).length, 1);
+});
+
+for (const [what, script, words] of [
+  [
+    "too deep for any path",
+    `p=$1; for n in $(seq 11); do p=$p/$1; done; mkdir -p $p x/$p; head -c 3000000 /dev/zero >x/$p/big; chmod 0 x/$p; mv x $p/x`,
+    /too deep to be looked at/,
+  ],
+  ["empty, in their thousands", `seq 1500 | xargs mkdir`, /\(1501 files and directories, not 1\)/],
+] as const)
+  test(`what was never announced is noticed and removed: directories, ${what}`, async (t) => {
+    const at = await station(t);
+    const it = await registered(t, at, "bad");
+    const slot = await it.client.slot({}, signal);
+    const incoming = at.door.open_.get(it.id) ?? "";
+    const fill = () => execFileSync("sh", ["-ec", script, "sh", "d".repeat(200)], { cwd: incoming });
+    fill();
+    // What is announced stays, and a slot that is ended ends all the same.
+    arrive(it, partial(1), "abc");
+    assert.equal((await it.client.announce(slot.id, file(1, "a", "abc"), signal)).size, 3);
+    await at.slots.tick();
+    assert.ok(
+      at.said.some((line) => /sent more than it announced/.test(line) && words.test(line)),
+      at.said.join("\n"),
+    );
+    assert.deepEqual(readdirSync(incoming), [partial(1)]);
+    assert.equal((await it.client.slot({ slot: slot.id }, signal)).id, slot.id);
+    fill();
+    await at.order("revoke", it.id);
+    assert.equal((await at.catalogue.slot(slot.id))?.state, "closed");
+    await at.order("delete", "pilot@example.org");
+    assert.deepEqual(readdirSync(at.root), []);
+  });
+
+test("what a session still has open is not committed; what was changed by one at that moment has no name", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "bad");
+  const slot = await it.client.slot({}, signal);
+  const incoming = at.door.open_.get(it.id) ?? "";
+  const [one, two] = [file(1, "a", "abc"), file(2, "b", "abc")];
+  arrive(it, one.partial, "abc");
+  arrive(it, two.partial, "abc");
+  const commit = async (given: ReturnType<typeof file>) => (await it.client.commit(slot.id, [given], signal)).files[0]?.state;
+  at.door.holds = () => true;
+  assert.equal(await commit(one), "working");
+  assert.deepEqual(readdirSync(dirname(incoming)), [".incoming"]);
+  at.door.holds = () => false;
+  assert.equal(await commit(one), "published");
+
+  // Opened after it was looked at, and before it had its name.
+  const name = join(dirname(incoming), "b");
+  at.door.holds = () => {
+    if (!existsSync(name)) return false;
+    writeFileSync(name, "abcd");
+    return true;
+  };
+  assert.equal(await commit(two), "mismatch");
+  assert.deepEqual(readdirSync(dirname(incoming)).sort(), [".incoming", "a"]);
+  assert.equal(at.door.open_.get(it.id), incoming, "its sessions were ended, and may come again");
 });
 
 test("partials that waited when the station was started anew are no excess; a registration that was removed is told", async (t) => {

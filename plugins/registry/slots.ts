@@ -6,28 +6,35 @@
  * long as there is room; what waits to be finished goes over into its next slot.
  */
 import { randomBytes } from "node:crypto";
+import type { BigIntStats } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { otherName } from "../../core/names.js";
 import type { Clock } from "../../core/plugin.js";
 import { sizeText } from "../../core/text.js";
 import { Turns } from "../../core/turns.js";
 import type { Catalogue, SlotRow, Vehicle } from "./catalogue.js";
 import { Refused } from "./refused.js";
-import { incomingName, SlotDir, type There } from "./slot-dir.js";
+import { type Digested, incomingName, type Load, SlotDir, type There } from "./slot-dir.js";
 import type { AskSlot, Commit, Committed, Held } from "./wire.js";
 
 /** So long a commit is worked at before it is told "working". */
 const patienceMs = 8000;
 /** So many files are read at once for their digests, of all vehicles. */
 const readingAtOnce = 4;
-/** A vehicle that sends more than it announced is stopped beyond that. */
+/** So long a commit waits for a session to let go of the file. */
+const lettingGoMs = 500;
+const lookMs = 50;
+/** A vehicle that sends more than it announced is stopped beyond that: empty files and directories take room too. */
 const overBytes = 2 ** 20;
+const overEntries = 1000;
 
 /** What of the door slots need. */
 export interface DoorOfSlots {
   open(vehicle: string, dir: string): Promise<void>;
   shut(vehicle: string): Promise<void>;
   isBusy(vehicle: string): boolean;
+  holds(vehicle: string, file: Pick<BigIntStats, "dev" | "ino">): boolean;
 }
 
 export interface SlotsOptions {
@@ -49,7 +56,7 @@ interface Open {
   readonly dir: SlotDir;
   usedAtMs: number;
   /** What was in it when it was opened: announced before. */
-  readonly heldBytes: number;
+  readonly held: Load;
   /** What was announced, by partial. */
   readonly announced: Map<string, number>;
   /** Troubles with it that were told. */
@@ -234,13 +241,19 @@ export class Slots {
     if (this.#open.get(open.slot.vehicle) !== open) return;
     const nowMs = this.clock.monotonicMs();
     if (open.vehicle.legacy) return this.#lookAtLegacy(open, nowMs);
-    const waiting = await open.dir.waiting();
-    const announced = [...open.announced.values()].reduce((sum, size) => sum + size, open.heldBytes);
-    if (waiting > announced + overBytes) {
-      this.say(
-        "warn",
-        `${open.vehicle.id} sent more than it announced (${sizeText(waiting)}, not ${sizeText(announced)}): what it did not announce is removed`,
-      );
+    const { bytes, entries } = await open.dir.load();
+    const announced = [...open.announced.values()].reduce((sum, size) => sum + size, open.held.bytes);
+    const count = open.announced.size + (Number.isFinite(open.held.entries) ? open.held.entries : 0);
+    const over =
+      bytes > announced + overBytes
+        ? `${sizeText(bytes)}, not ${sizeText(announced)}`
+        : entries > count + overEntries
+          ? Number.isFinite(entries)
+            ? `${entries} files and directories, not ${count}`
+            : "directories too deep to be looked at"
+          : undefined;
+    if (over !== undefined) {
+      this.say("warn", `${open.vehicle.id} sent more than it announced (${over}): what it did not announce is removed`);
       await this.door.shut(open.slot.vehicle);
       await open.dir.keepOnly(new Set(open.announced.keys()));
       await this.#close(open);
@@ -334,7 +347,7 @@ export class Slots {
       vehicle,
       dir,
       usedAtMs: this.clock.monotonicMs(),
-      heldBytes: await dir.waiting(),
+      held: await dir.load(),
       announced: new Map(),
       told: new Set(),
       unpublished: new Set(),
@@ -496,10 +509,27 @@ export class Slots {
     if (known !== undefined && !ours) return { path, state: "occupied", ...known };
     if ((await this.catalogue.vehicle(slot.vehicle))?.state !== "active")
       throw new Refused("revoked", "this vehicle's key was revoked meanwhile");
+    // What has the file open could write to it for as long as it likes.
+    const endMs = performance.now() + lettingGoMs;
+    while (this.door.holds(slot.vehicle, read.stat)) {
+      if (performance.now() > endMs) return { path, state: "working" };
+      await delay(lookMs);
+    }
     const done = await dir.publish(partial, name, read.stat, modifiedMs, known !== undefined);
+    if (done === "published" && !(await this.#isLeftAlone(open, name, read))) return { path, state: "mismatch", size };
     if (done === "published") return published();
     // Something changed in this moment: the vehicle asks again, and it is looked at anew.
     return done === "occupied" ? { path, state: "working" } : { path, state: "mismatch", size };
+  }
+
+  /** Of what has just got its name: false where a session had got hold of it meanwhile, and changed it. Then it is gone. */
+  async #isLeftAlone({ slot, dir }: Open, name: Buffer, { stat, digest }: Digested): Promise<boolean> {
+    if (!this.door.holds(slot.vehicle, stat)) return true;
+    await this.door.shut(slot.vehicle);
+    await this.door.open(slot.vehicle, dir.incoming);
+    if ((await dir.digest(name))?.digest === digest) return true;
+    await dir.remove(name);
+    return false;
   }
 
   /** What is there, read where nobody noted it. */

@@ -62,6 +62,7 @@ export class FakeDoor {
   isBusy(vehicle: string): boolean {
     return this.busy.has(vehicle);
   }
+  holds: () => boolean = () => false;
 }
 
 export interface Station {
