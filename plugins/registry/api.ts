@@ -215,7 +215,9 @@ export class Api {
   #refuse(context: Asked, error: Error): Response {
     const refused = refusalOf(error);
     const said = this.#tooManyWrong(context, refused) ?? refused;
-    if (said.code === "internal") this.#parts.say("error", `${context.req.method} ${context.req.path}: ${error.message}`);
+    // Who reads the log must not be able to confirm.
+    const path = context.req.path.replace(/^\/confirm\/.*/, "/confirm/***");
+    if (said.code === "internal") this.#parts.say("error", `${context.req.method} ${path}: ${error.message}`);
     if (said.retryAfterMs !== undefined) context.header("Retry-After", String(Math.ceil(said.retryAfterMs / 1000)));
     if (context.req.path.startsWith("/api/"))
       return context.json({ error: said.code, message: said.message } satisfies v.InferOutput<typeof wire.problem>, statusOf[said.code]);

@@ -32,6 +32,7 @@ export class Registrations {
   /** Of one e-mail address: 5 at once, and one more each quarter of an hour. */
   readonly #perEmail: Allowance;
   readonly #tries: MailTries;
+  readonly #unannounced = new Set<string>();
   #mailing: Promise<void> | undefined;
   #stopped = false;
 
@@ -138,6 +139,7 @@ export class Registrations {
       });
       this.say("info", `${vehicle.id} ("${vehicle.name}" of ${vehicle.owner.email}) is registered, confirmed ${how}`);
       this.#tokens.delete(pending.id);
+      this.#unannounced.add(pending.id);
       return vehicle;
     } catch (error) {
       if (!(error instanceof Taken)) throw error;
@@ -163,7 +165,13 @@ export class Registrations {
 
   /** Whoever waits for it is told: once the door knows it. */
   announce(id: string): void {
+    this.#unannounced.delete(id);
     this.changed$.next(id);
+  }
+
+  /** Those that were confirmed, and that the door could not be told of then. */
+  announceAll(): void {
+    for (const id of [...this.#unannounced]) this.announce(id);
   }
 
   /** Now and then: `ms` more went by. */

@@ -67,6 +67,10 @@ export class Registry implements Service {
   #away: string | undefined;
   #closed = false;
   readonly #connected = new Map<string, number>();
+  /** Changes of who may come in: how many there were, and up to which the door knows them. */
+  #keysChanged = 0;
+  #keysKnown = 0;
+  #keysTrouble = "";
 
   constructor(options: RegistryOptions, context: PluginContext) {
     this.#options = options;
@@ -271,6 +275,7 @@ export class Registry implements Service {
         await registrations.tick(sinceMs);
         await slots.tick();
         this.#ftp?.tick();
+        await this.#tellDoorAgain();
         await renew();
       } catch (error) {
         this.#context.say("error", `the registry's housekeeping: ${error instanceof Error ? error.message : String(error)}`);
@@ -279,9 +284,28 @@ export class Registry implements Service {
   }
 
   async #applyKeys(): Promise<void> {
-    const door = async (running: Running) => running.door.setKeys(this.#keysOf(await (await this.#opened()).vehicles()));
     // The file of the FTP server is written also while the registry does not run.
-    await all([this.#running === undefined ? undefined : door(this.#running), this.#ftp?.apply()]);
+    await all([this.#running === undefined ? undefined : this.#tellDoor(this.#running), this.#ftp?.apply()]);
+  }
+
+  async #tellDoor({ door }: Running): Promise<void> {
+    const mine = ++this.#keysChanged;
+    await door.setKeys(this.#keysOf(await (await this.#opened()).vehicles()));
+    this.#keysKnown = Math.max(this.#keysKnown, mine);
+  }
+
+  /** What the door could not be told, the disk full, is told it later: who was confirmed shall not stay outside until the next start. */
+  async #tellDoorAgain(): Promise<void> {
+    if (this.#running === undefined || this.#keysKnown === this.#keysChanged) return;
+    try {
+      await this.#tellDoor(this.#running);
+      this.#running.registrations.announceAll();
+      this.#keysTrouble = "";
+    } catch (error) {
+      const trouble = `the door cannot be told who may come in, which is tried again: ${error instanceof Error ? error.message : String(error)}`;
+      if (trouble !== this.#keysTrouble) this.#context.say("error", trouble);
+      this.#keysTrouble = trouble;
+    }
   }
 
   #keysOf(vehicles: readonly Vehicle[]): VehicleKey[] {

@@ -371,6 +371,43 @@ test("500 connections of one address that say nothing shut no other address out,
 });
 
 test(
+  "a key that the door could not be told of when its owner pressed the button, the disk full, is let in once it can be",
+  { skip },
+  async (t) => {
+    const it = await world(t);
+    const ground = await it.ground();
+    const [keys = ""] = readdirSync(it.groundConfig.replace("config.json", "state"), { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith("door/authorized_keys"))
+      .map((path) => join(it.dir, "ground", "state", path));
+    // Nothing can be renamed over it.
+    rmSync(keys);
+    mkdirSync(join(keys, "in-the-way"), { recursive: true });
+    const { facts } = await ground.until(({ facts }) => facts?.certificate !== undefined, "its fingerprint");
+    const server = `https://127.0.0.1:${it.apiPort}`;
+    const words = [
+      "--config",
+      it.planeConfig,
+      "--server",
+      server,
+      "--email",
+      "pilot@example.org",
+      "--fingerprint",
+      String(facts?.certificate),
+    ];
+    const registering = runProgram(["register", ...words]);
+    const link = linkIn(await it.post.next());
+    assert.equal(await page(it.apiPort, link, "POST"), 500);
+    const told = await ground.until(({ message }) => /POST \/confirm\//.test(message), "the word why");
+    assert.ok(!told.message.includes(link.split("/").at(-1) ?? ""), "the link's token is in no log");
+    await ground.until(({ message }) => /the door cannot be told .*authorized_keys/.test(message), "the word that it is tried again");
+    rmSync(keys, { recursive: true });
+    assert.equal((await registering).code, 0);
+    await until(() => existsSync(keys) && readFileSync(keys, "utf8").includes("ssh-ed25519"), "the key at the door");
+    await ground.kill();
+  },
+);
+
+test(
   "a certificate that is renewed while the registry runs is what it shows; one that cannot be used is told, and changes nothing",
   { skip },
   async (t) => {
