@@ -305,6 +305,31 @@ test("quotas, and the space on the disk, refuse before anything is sent; who sen
   );
 });
 
+test("what waits in closed slots to be finished counts for the quotas, and goes on; what somebody removed there does not", async (t) => {
+  const at = await station(t, { slots: { vehicleBytes: 10, ownerBytes: 15 } });
+  const [it, other] = [await registered(t, at, "a"), await registered(t, at, "b")];
+  const first = await it.client.slot({}, signal);
+  await it.client.announce(first.id, file(1, "a", "12345678"), signal);
+  arrive(it, partial(1), "1234567");
+  const closed = at.door.open_.get(it.id) ?? "";
+  const second = await it.client.slot({ fresh: true }, signal);
+  await assert.rejects(
+    it.client.announce(second.id, file(2, "b", "12345678"), signal),
+    (error) => refusedAs("quota")(error) && /has 7 B of 10 B here \(7 B of it wait in closed slots to be finished\)/.test(String(error)),
+  );
+  assert.equal((await it.client.vehicle(signal)).roomBytes, 3);
+  const ofOther = await other.client.slot({}, signal);
+  await assert.rejects(other.client.announce(ofOther.id, file(3, "c", "123456789"), signal), refusedAs("quota"));
+  // The one that was begun goes on.
+  await it.client.slot({ slot: first.id, fresh: true }, signal);
+  assert.equal((await it.client.announce(first.id, file(1, "a", "12345678"), signal)).size, 7);
+  const third = await it.client.slot({ fresh: true }, signal);
+  await assert.rejects(it.client.announce(third.id, file(2, "b", "12345678"), signal), refusedAs("quota"));
+  rmSync(join(closed, partial(1)));
+  at.clock.advance(60_000);
+  await it.client.announce(third.id, file(2, "b", "12345678"), signal);
+});
+
 test("what a vehicle does to its slot keeps no other out: modes, and directories full of what was never announced", async (t) => {
   const at = await station(t);
   const [bad, good] = [await registered(t, at, "bad"), await registered(t, at, "good", "good@example.org")];

@@ -6,7 +6,7 @@
  * long as there is room; what waits to be finished goes over into its next slot.
  */
 import { randomBytes } from "node:crypto";
-import type { BigIntStats } from "node:fs";
+import { promises as fs, type BigIntStats } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { otherName } from "../../core/names.js";
@@ -24,6 +24,8 @@ const patienceMs = 8000;
 const readingAtOnce = 4;
 /** So long a commit waits for a session to let go of the file. */
 const lettingGoMs = 500;
+/** Closed slots are looked at again after so long: somebody may have removed what waits in one. */
+const leftMs = 60_000;
 const lookMs = 50;
 /** A vehicle that sends more than it announced is stopped beyond that: empty files and directories take room too. */
 const overBytes = 2 ** 20;
@@ -83,6 +85,8 @@ export class Slots {
   /** Commits under way, by slot and partial. */
   readonly #working = new Map<string, Promise<Answer>>();
   readonly #stopping = new AbortController();
+  /** What waits to be finished in closed slots, by vehicle. */
+  readonly #left = new Map<string, { readonly bytes: number; readonly atMs: number }>();
 
   constructor(
     readonly options: SlotsOptions,
@@ -353,6 +357,7 @@ export class Slots {
       unpublished: new Set(),
     };
     this.#open.set(vehicle.id, open);
+    this.#left.delete(vehicle.id);
     // Of before a kill.
     if (vehicle.legacy) this.#publishSoon(open);
     return slot;
@@ -364,6 +369,7 @@ export class Slots {
     if (open.vehicle.legacy) await this.#endLegacy(open);
     if (await open.dir.tidy()) await this.catalogue.dropSlot(open.slot.id);
     else await this.catalogue.setSlot(open.slot.id, "closed");
+    this.#left.delete(open.slot.vehicle);
   }
 
   /** What waits to go on in the slot before goes on in this one. */
@@ -434,7 +440,8 @@ export class Slots {
   /** What is used, and what others announced and did not send yet. Of `but` nothing is counted. */
   async #usage(vehicle: Vehicle, but?: Announced) {
     const used = await this.catalogue.used(vehicle.id);
-    const sum = { vehicleBytes: used.vehicle, ownerBytes: used.owner, free: await this.options.free() };
+    const { mine: left, owner: ofOwner } = await this.#leftOf(vehicle);
+    const sum = { vehicleBytes: used.vehicle + left, ownerBytes: used.owner + ofOwner, free: await this.options.free(), left, ofOwner };
     for (const other of this.#open.values()) {
       const mine = other === but?.open;
       // What one vehicle did to its slot keeps no other out.
@@ -448,16 +455,39 @@ export class Slots {
     return sum;
   }
 
+  /** Bytes that wait in closed slots, of a vehicle and of all its owner's; nothing where there is no quota. */
+  async #leftOf(vehicle: Vehicle): Promise<{ readonly mine: number; readonly owner: number }> {
+    const { options } = this;
+    const quotas = [vehicle.quotaBytes, vehicle.owner.quotaBytes, options.vehicleBytes, options.ownerBytes];
+    if (quotas.every((it) => it === undefined)) return { mine: 0, owner: 0 };
+    const theirs = (await this.catalogue.vehicles()).filter((it) => it.owner.id === vehicle.owner.id);
+    const left = await Promise.all(theirs.map(async (it) => ({ id: it.id, bytes: await this.#leftIn(it) })));
+    const sum = (of: typeof left) => of.reduce((total, { bytes }) => total + bytes, 0);
+    return { mine: sum(left.filter(({ id }) => id === vehicle.id)), owner: sum(left) };
+  }
+
+  async #leftIn(vehicle: Vehicle): Promise<number> {
+    const known = this.#left.get(vehicle.id);
+    if (known !== undefined && this.clock.monotonicMs() - known.atMs < leftMs) return known.bytes;
+    const open = this.#open.get(vehicle.id)?.slot.name;
+    let bytes = 0;
+    for (const name of await fs.readdir(this.dirOf(vehicle)).catch(() => []))
+      if (name !== open) bytes += await new SlotDir(join(this.dirOf(vehicle), name)).waiting().catch(() => 0);
+    this.#left.set(vehicle.id, { bytes, atMs: this.clock.monotonicMs() });
+    return bytes;
+  }
+
   /** Throws Refused "quota" or "full". */
   async #expectRoom(vehicle: Vehicle, size: number, held: number, but?: Announced): Promise<void> {
     const { options } = this;
-    const { vehicleBytes, ownerBytes, free } = await this.#usage(vehicle, but);
-    const over = (what: string, used: number, quota: number | undefined) => {
-      if (quota !== undefined && used + size > quota)
-        throw new Refused("quota", `${what} has ${sizeText(used)} of ${sizeText(quota)} here: ${sizeText(size)} do not fit`);
+    const { vehicleBytes, ownerBytes, free, left, ofOwner } = await this.#usage(vehicle, but);
+    const over = (what: string, used: number, waits: number, quota: number | undefined) => {
+      if (quota === undefined || used + size <= quota) return;
+      const unfinished = waits === 0 ? "" : ` (${sizeText(waits)} of it wait in closed slots to be finished)`;
+      throw new Refused("quota", `${what} has ${sizeText(used)} of ${sizeText(quota)} here${unfinished}: ${sizeText(size)} do not fit`);
     };
-    over("this vehicle", vehicleBytes, vehicle.quotaBytes ?? options.vehicleBytes);
-    over("its owner", ownerBytes, vehicle.owner.quotaBytes ?? options.ownerBytes);
+    over("this vehicle", vehicleBytes, left, vehicle.quotaBytes ?? options.vehicleBytes);
+    over("its owner", ownerBytes, ofOwner, vehicle.owner.quotaBytes ?? options.ownerBytes);
     if (free - (size - held) < options.keepFreeBytes)
       throw new Refused("full", `the station has ${sizeText(Math.max(0, free))} free: ${sizeText(size - held)} do not fit`);
   }
