@@ -149,7 +149,7 @@ export class PostTarget implements Target {
     const name = nameIn(path);
     const date = modifiedMs === undefined || modifiedMs < Date.UTC(2001) ? "undated" : new Date(modifiedMs).toISOString().slice(0, 10);
     const words: Readonly<Record<string, string>> = { vehicle, installation, path, name, size: String(size), date };
-    return text.replace(/\{(\w+)\}/g, (all, word: string) => words[word] ?? all);
+    return text.replace(/\{(\w+)\}/g, (all, word: string) => (Object.hasOwn(words, word) ? (words[word] ?? all) : all));
   }
 
   /** Throws "mismatch" where the server gives other bytes back. */

@@ -27,6 +27,7 @@ test("a vehicle registers, its owner presses the button in the page of the mail,
   assert.deepEqual([first.state, first.by], ["waiting", "mail"]);
   const letter = await post.next();
   assert.equal(letter.to, "pilot@example.org");
+  assert.match(letter.text, /^Auto-Submitted: auto-generated\r?$/m);
   assert.match(letter.text, new RegExp(it.signer.fingerprint.slice(0, 20).replace(/[+/]/g, "\\$&")));
   const link = linkIn(letter);
 

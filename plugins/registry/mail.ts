@@ -84,7 +84,9 @@ export class Mailer {
 
   async send({ to, subject, text }: Letter): Promise<Sent> {
     try {
-      await this.#transport.sendMail({ from: this.#from, to: { name: "", address: to }, subject, text });
+      // No holiday's notice comes back (RFC 3834).
+      const headers = { "Auto-Submitted": "auto-generated" };
+      await this.#transport.sendMail({ from: this.#from, to: { name: "", address: to }, subject, text, headers });
       return { state: "sent" };
     } catch (error) {
       return { state: isNoAddress(error) ? "refused" : "later", why: this.#wordOf(error) };

@@ -47,7 +47,12 @@ async function scene(t: TestContext, more: object = {}, { v2 = false, route = {}
 
 test("a log arrives privately, with its fields; its URL is in the receipt, in status and on a page", async (t) => {
   const it = await scene(t, {
-    fields: { description: "{vehicle}: {name}", additional_feedback: "windy", allow_for_analysis: false, email: "a@example.org" },
+    fields: {
+      description: "{vehicle}: {name} {toString}",
+      additional_feedback: "windy",
+      allow_for_analysis: false,
+      email: "a@example.org",
+    },
   });
   const log = ulog(60, 200_000);
   it.world.file("in/a/10_00_00.ulg", log);
@@ -57,7 +62,7 @@ test("a log arrives privately, with its fields; its URL is in the receipt, in st
   assert.ok(stored !== undefined && stored.bytes.equals(log));
   assert.equal(stored.filename, "10_00_00.ulg");
   assert.deepEqual(stored.fields, {
-    description: "v: 10_00_00.ulg",
+    description: "v: 10_00_00.ulg {toString}",
     email: "a@example.org",
     type: "personal",
     redirect: "false",
