@@ -289,6 +289,16 @@ test("a quota, and the disk, hold: it is refused before it sends, and stopped wh
   assert.equal(refused.status, 413);
   assert.match(String(refused.body["msg"]), /do not fit/);
 
+  // What lies too deep to be counted goes, as all directories do.
+  await at.order("quota", id, "1MB");
+  assert.equal((await it.upload()).status, 200);
+  const last = at.door.open_.get(id) ?? "";
+  mkdirSync(join(last, ...Array.from({ length: 12 }, () => "d".repeat(200))), { recursive: true });
+  at.door.busy.add(id);
+  await at.slots.tick();
+  assert.ok(!at.door.open_.has(id));
+  assert.deepEqual(readdirSync(last), [".filesync-cut"]);
+
   const full = await legacyStation(t, { keepFreeBytes: 2 ** 60 });
   const other = client(t, full);
   await admitted(full, other);

@@ -270,7 +270,7 @@ export class Slots {
     if (!this.door.isBusy(vehicle.id)) {
       if (nowMs - open.usedAtMs > this.options.idleMs) await this.#close(open);
       else this.#publishSoon(open);
-    } else if ((await this.room(vehicle)) > 0) open.usedAtMs = nowMs;
+    } else if (Number.isFinite((await open.dir.load()).entries) && (await this.room(vehicle)) > 0) open.usedAtMs = nowMs;
     else {
       // What it cut stays, and counts: so it is refused before it sends that again.
       this.say("warn", `${vehicle.id} sends more than there is room for: what it sends to ${slot.name} is stopped`);
