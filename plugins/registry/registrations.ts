@@ -169,9 +169,9 @@ export class Registrations {
     this.changed$.next(id);
   }
 
-  /** Those that were confirmed, and that the door could not be told of then. */
-  announceAll(): void {
-    for (const id of [...this.#unannounced]) this.announce(id);
+  /** Those that are confirmed, and of which nobody has heard yet. */
+  get unannounced(): readonly string[] {
+    return [...this.#unannounced];
   }
 
   /** Now and then: `ms` more went by. */

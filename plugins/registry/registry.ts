@@ -288,10 +288,14 @@ export class Registry implements Service {
     await all([this.#running === undefined ? undefined : this.#tellDoor(this.#running), this.#ftp?.apply()]);
   }
 
-  async #tellDoor({ door }: Running): Promise<void> {
+  async #tellDoor({ door, registrations }: Running): Promise<void> {
     const mine = ++this.#keysChanged;
+    const waiting = registrations.unannounced;
     await door.setKeys(this.#keysOf(await (await this.#opened()).vehicles()));
     this.#keysKnown = Math.max(this.#keysKnown, mine);
+    this.#keysTrouble = "";
+    // Also of whom it could not be told before.
+    for (const id of waiting) registrations.announce(id);
   }
 
   /** What the door could not be told, the disk full, is told it later: who was confirmed shall not stay outside until the next start. */
@@ -299,8 +303,6 @@ export class Registry implements Service {
     if (this.#running === undefined || this.#keysKnown === this.#keysChanged) return;
     try {
       await this.#tellDoor(this.#running);
-      this.#running.registrations.announceAll();
-      this.#keysTrouble = "";
     } catch (error) {
       const trouble = `the door cannot be told who may come in, which is tried again: ${error instanceof Error ? error.message : String(error)}`;
       if (trouble !== this.#keysTrouble) this.#context.say("error", trouble);
