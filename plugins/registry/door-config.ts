@@ -74,7 +74,7 @@ LC_ALL=C`;
  *
  * rsync reads rules of a client that wants empty directories left out (-m), and such a rule may name a file, of which the complaints tell the lines: before rsync 3.5 any
  * file of this account. With --preallocate a file holds as much of the disk as the vehicle says it will have, of which its size tells nothing, and keeps that when it is cut. The options end at the
- * first " . "; that rrsync sees the same words there, only plain text without backslashes may be among them.
+ * first " . "; that rrsync sees the same words there, only plain text without backslashes may be among them, and that "." is no option's value.
  */
 export function enterScript(dir: string, { rrsync }: Programs): string {
   return `#!/bin/sh
@@ -85,6 +85,7 @@ case $options in
   *[!\\ -~]* | *\\\\*) refuse 2 'these options are not taken here' ;;
 esac
 set -f
+word=
 for word in $options; do
   case $word in
     --preallocate) refuse 2 'the option --preallocate is not taken here' ;;
@@ -97,6 +98,12 @@ for word in $options; do
       ;;
   esac
 done
+# The last one.
+case $word in
+  *=*) ;;
+  --*-dir | --*-dest | --*-choice | --*map | --*-level | --*-threads | --max-* | --min-* | --log-* | --block-size | --bwlimit | --checksum-seed | --debug | --files-from | --iconv | --info | --modify-window | --only-write-batch | --skip-compress | --stderr | --suffix | --timeout)
+    refuse 2 "the value \".\" of the option $word is not taken here" ;;
+esac
 unset LC_ALL
 export ${vehicleMark}="$1" PYTHONNOUSERSITE=1
 exec '${rrsync}' -wo -no-del -munge "$slot"

@@ -378,6 +378,9 @@ test("rsync writes in the slot, and does nothing else", with_(skip), async (t) =
     "--keep-dirlinks",
   ])
     await siege.fails(option, rsync(`-M${option}`, mine, `${host}:x`));
+  // The options do not end at a "." that is a value.
+  for (const option of ["--preallocate", "-m"])
+    await siege.fails(`${option} after "."`, rsync("--temp-dir=.", `-M${option}`, mine, `${host}:x`));
   await siege.fails("files-from", rsync("-r", `--files-from=:${outside}/secret`, `${base}/mine/`, `${host}:.`));
   await siege.fails("rsync-path", rsync(`--rsync-path=sh -c 'touch ${outside}/touched' rsync`, mine, `${host}:x`));
   await siege.fails("rsync-path", rsync(`--rsync-path=touch ${outside}/touched; rsync`, mine, `${host}:x`));
