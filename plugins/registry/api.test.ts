@@ -82,7 +82,8 @@ test("an address that the mail server refuses is told to the vehicle; a server t
   let busy = true;
   const post = await mailServer(t, {
     refuse: (address) => {
-      if (address === "nobody@example.org") return Object.assign(new Error("no such user"), { responseCode: 550 });
+      if (address === "nobody@example.org")
+        return Object.assign(new Error("<nobody@mailing-list.example>: no such user"), { responseCode: 550 });
       return busy ? Object.assign(new Error("come back later"), { responseCode: 451 }) : undefined;
     },
   });

@@ -74,6 +74,11 @@ test("only an address that is not there ends a registration: what else a mail se
     // Exim says these, and qmail the last, to an address without a code that tells more (RFC 3463).
     ["relaying, as Exim says it", { refuse: () => coded(550, "relay not permitted") }, false],
     ["the sender, when the address comes", { refuse: () => coded(550, "Sender verify failed") }, false],
+    [
+      "the sender, as Postfix says it",
+      { refuse: () => coded(550, "5.1.0 <files@x.example>: Sender address rejected: User unknown") },
+      false,
+    ],
     ["a login", { refuse: () => coded(550, "authentication required") }, false],
     ["a list, as Exim says it", { refuse: () => coded(550, "192.0.2.7 is listed at zen.example.org") }, false],
     [

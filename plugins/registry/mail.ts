@@ -124,7 +124,10 @@ function isNoAddress(error: unknown): boolean {
   const { command = "", responseCode = 0, response = "" } = error as { command?: string; responseCode?: number; response?: string };
   if (command !== "RCPT TO" || ![550, 551, 553].includes(responseCode)) return false;
   const code = /^\d{3}[ -](5\.\d+\.\d+)\b/.exec(response)?.[1];
-  return code === undefined ? !ofWhoSends.test(response) : !code.startsWith("5.7.");
+  // Addresses may have any of those words in them.
+  if (code === undefined) return !ofWhoSends.test(response.replaceAll(/\S+@\S+/g, ""));
+  // Postfix refuses a sender when the address comes: 5.1.7 and 5.1.8, and 5.1.0 with these words.
+  return !/^5\.(7\.|1\.[78]$)/.test(code) && !/sender address/i.test(response);
 }
 
 /** Tries again later and later: 10 s doubling to 10 min. */
