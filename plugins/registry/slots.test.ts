@@ -15,8 +15,9 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { isFault } from "../../core/errors.js";
 import { plane, type Plane, refusedAs, registered, sha256, station } from "../../test/doubles/station.js";
 
@@ -385,7 +386,8 @@ for (const [what, script, words] of [
     assert.equal((await it.client.slot({ slot: slot.id }, signal)).id, slot.id);
     fill();
     await at.order("revoke", it.id);
-    assert.equal((await at.catalogue.slot(slot.id))?.state, "closed");
+    assert.notEqual((await at.catalogue.slot(slot.id))?.state, "open");
+    assert.ok(!existsSync(incoming), "nobody would look at it any more");
     await at.order("delete", "pilot@example.org");
     assert.deepEqual(readdirSync(at.root), []);
   });
@@ -415,6 +417,28 @@ test("what a session still has open is not committed; what was changed by one at
   assert.equal(await commit(two), "mismatch");
   assert.deepEqual(readdirSync(dirname(incoming)).sort(), [".incoming", "a"]);
   assert.equal(at.door.open_.get(it.id), incoming, "its sessions were ended, and may come again");
+
+  // Where another slot was opened meanwhile they come into that.
+  const three = file(3, "c", "abc");
+  arrive(it, three.partial, "abc");
+  let fresh: Promise<unknown> | undefined;
+  at.door.holds = () => {
+    if (!existsSync(join(dirname(incoming), "c"))) return false;
+    fresh ??= at.catalogue.vehicle(it.id).then((vehicle) => vehicle && at.slots.ask(vehicle, { fresh: true }));
+    return true;
+  };
+  const { shut } = at.door;
+  let slow = true;
+  at.door.shut = async (vehicle) => {
+    if (slow) {
+      slow = false;
+      await delay(500);
+    }
+    await shut.call(at.door, vehicle);
+  };
+  assert.equal(await commit(three), "published");
+  const { name: now } = (await fresh) as { name: string };
+  assert.equal(basename(dirname(at.door.open_.get(it.id) ?? "")), now);
 });
 
 test("partials that waited when the station was started anew are no excess; a registration that was removed is told", async (t) => {

@@ -86,7 +86,7 @@ export class Slots {
   readonly #working = new Map<string, Promise<Answer>>();
   readonly #stopping = new AbortController();
   /** What waits to be finished in closed slots, by vehicle. */
-  readonly #left = new Map<string, { readonly bytes: number; readonly atMs: number }>();
+  readonly #left = new Map<string, { readonly bytes: Promise<number>; readonly atMs: number }>();
 
   constructor(
     readonly options: SlotsOptions,
@@ -245,24 +245,20 @@ export class Slots {
     if (this.#open.get(open.slot.vehicle) !== open) return;
     const nowMs = this.clock.monotonicMs();
     if (open.vehicle.legacy) return this.#lookAtLegacy(open, nowMs);
-    const { bytes, entries } = await open.dir.load();
-    const announced = [...open.announced.values()].reduce((sum, size) => sum + size, open.held.bytes);
-    const count = open.announced.size + (Number.isFinite(open.held.entries) ? open.held.entries : 0);
-    const over =
-      bytes > announced + overBytes
-        ? `${sizeText(bytes)}, not ${sizeText(announced)}`
-        : entries > count + overEntries
-          ? Number.isFinite(entries)
-            ? `${entries} files and directories, not ${count}`
-            : "directories too deep to be looked at"
-          : undefined;
-    if (over !== undefined) {
-      this.say("warn", `${open.vehicle.id} sent more than it announced (${over}): what it did not announce is removed`);
-      await this.door.shut(open.slot.vehicle);
-      await open.dir.keepOnly(new Set(open.announced.keys()));
-      await this.#close(open);
-    } else if (this.door.isBusy(open.slot.vehicle)) open.usedAtMs = nowMs;
+    const over = await this.#excess(open);
+    if (over !== undefined) await this.#close(open, over);
+    else if (this.door.isBusy(open.slot.vehicle)) open.usedAtMs = nowMs;
     else if (nowMs - open.usedAtMs > this.options.idleMs) await this.#close(open);
+  }
+
+  /** What it holds more than was announced, in words. */
+  async #excess({ dir, announced: files, held }: Open): Promise<string | undefined> {
+    const { bytes, entries } = await dir.load();
+    const announced = [...files.values()].reduce((sum, size) => sum + size, held.bytes);
+    const count = files.size + (Number.isFinite(held.entries) ? held.entries : 0);
+    if (bytes > announced + overBytes) return `${sizeText(bytes)}, not ${sizeText(announced)}`;
+    if (entries <= count + overEntries) return undefined;
+    return Number.isFinite(entries) ? `${entries} files and directories, not ${count}` : "directories too deep to be looked at";
   }
 
   async #lookAtLegacy(open: Open, nowMs: number): Promise<void> {
@@ -363,13 +359,22 @@ export class Slots {
     return slot;
   }
 
-  async #close(open: Open): Promise<void> {
+  async #close(open: Open, over?: string): Promise<void> {
     this.#open.delete(open.slot.vehicle);
     await this.door.shut(open.slot.vehicle);
     if (open.vehicle.legacy) await this.#endLegacy(open);
+    else await this.#removeExcess(open, over);
     if (await open.dir.tidy()) await this.catalogue.dropSlot(open.slot.id);
     else await this.catalogue.setSlot(open.slot.id, "closed");
     this.#left.delete(open.slot.vehicle);
+  }
+
+  /** Once it is closed nobody looks at it any more. */
+  async #removeExcess(open: Open, known?: string): Promise<void> {
+    const over = known ?? (await this.#excess(open).catch(() => undefined));
+    if (over === undefined) return;
+    this.say("warn", `${open.vehicle.id} sent more than it announced (${over}): what it did not announce is removed`);
+    await open.dir.keepOnly(new Set(open.announced.keys()));
   }
 
   /** What waits to go on in the slot before goes on in this one. */
@@ -466,14 +471,20 @@ export class Slots {
     return { mine: sum(left.filter(({ id }) => id === vehicle.id)), owner: sum(left) };
   }
 
-  async #leftIn(vehicle: Vehicle): Promise<number> {
+  #leftIn(vehicle: Vehicle): Promise<number> {
     const known = this.#left.get(vehicle.id);
     if (known !== undefined && this.clock.monotonicMs() - known.atMs < leftMs) return known.bytes;
+    const bytes = this.#lookForLeft(vehicle);
+    // Before it is known: what is opened or closed meanwhile has it looked for anew.
+    this.#left.set(vehicle.id, { bytes, atMs: this.clock.monotonicMs() });
+    return bytes;
+  }
+
+  async #lookForLeft(vehicle: Vehicle): Promise<number> {
     const open = this.#open.get(vehicle.id)?.slot.name;
     let bytes = 0;
     for (const name of await fs.readdir(this.dirOf(vehicle)).catch(() => []))
       if (name !== open) bytes += await new SlotDir(join(this.dirOf(vehicle), name)).waiting().catch(() => 0);
-    this.#left.set(vehicle.id, { bytes, atMs: this.clock.monotonicMs() });
     return bytes;
   }
 
@@ -555,8 +566,12 @@ export class Slots {
   /** Of what has just got its name: false where a session had got hold of it meanwhile, and changed it. Then it is gone. */
   async #isLeftAlone({ slot, dir }: Open, name: Buffer, { stat, digest }: Digested): Promise<boolean> {
     if (!this.door.holds(slot.vehicle, stat)) return true;
-    await this.door.shut(slot.vehicle);
-    await this.door.open(slot.vehicle, dir.incoming);
+    await this.#inTurn(slot.vehicle, async () => {
+      await this.door.shut(slot.vehicle);
+      // It may have been closed meanwhile, and another be open.
+      const open = this.#open.get(slot.vehicle);
+      if (open !== undefined) await this.door.open(slot.vehicle, open.dir.incoming);
+    });
     if ((await dir.digest(name))?.digest === digest) return true;
     await dir.remove(name);
     return false;
