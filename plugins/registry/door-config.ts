@@ -102,7 +102,7 @@ done
 case $word in
   *=*) ;;
   --*-dir | --*-dest | --*-choice | --*map | --*-level | --*-threads | --max-* | --min-* | --log-* | --block-size | --bwlimit | --checksum-seed | --debug | --files-from | --iconv | --info | --modify-window | --only-write-batch | --skip-compress | --stderr | --suffix | --timeout)
-    refuse 2 "the value \".\" of the option $word is not taken here" ;;
+    refuse 2 "the value . of the option $word is not taken here" ;;
 esac
 unset LC_ALL
 export ${vehicleMark}="$1" PYTHONNOUSERSITE=1

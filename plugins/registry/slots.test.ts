@@ -427,14 +427,14 @@ test("what a session still has open is not committed; what was changed by one at
     fresh ??= at.catalogue.vehicle(it.id).then((vehicle) => vehicle && at.slots.ask(vehicle, { fresh: true }));
     return true;
   };
-  const { shut } = at.door;
+  const shut = at.door.shut.bind(at.door);
   let slow = true;
   at.door.shut = async (vehicle) => {
     if (slow) {
       slow = false;
       await delay(500);
     }
-    await shut.call(at.door, vehicle);
+    await shut(vehicle);
   };
   assert.equal(await commit(three), "published");
   const { name: now } = (await fresh) as { name: string };
