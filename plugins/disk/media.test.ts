@@ -127,6 +127,21 @@ test("what was remembered before there were samples is believed by its stamps", 
   assert.equal((await new Media(dir, unwarned).recognise(block(), holding(files, "whatever"))).id, "5C3D-DD9E");
 });
 
+test("a card that counted as another one in this zone already, before zones were known of, stays that; in its first zone it is the first", async (t) => {
+  const dir = stateOf(t);
+  const media = new Media(dir, unwarned);
+  const hour = 3_600_000;
+  const files = (n: number, laterMs: number) => Array.from({ length: n }, (_, i) => file(`DCIM/${i}.JPG`, 10, 1000 * i + laterMs));
+  await media.remember("5C3D-DD9E", block("A"), files(10, 0), sample);
+  assert.deepEqual(await media.recognise(block("A"), holding(files(10, hour))), { id: "5C3D-DD9E", aheadMs: hour });
+  await media.remember("5C3D-DD9E~2", block("A"), files(20, hour), sample);
+  assert.deepEqual(await media.recognise(block("A"), holding(files(20, hour))), { id: "5C3D-DD9E~2", aheadMs: 0 });
+  assert.deepEqual(await media.recognise(block("A"), holding(files(10, 0))), { id: "5C3D-DD9E", aheadMs: 0 });
+  // A clone that has less of it is not taken for it.
+  await media.remember("5C3D-DD9E~2", block("A"), files(5, hour), sample);
+  assert.deepEqual(await media.recognise(block("A"), holding(files(10, hour))), { id: "5C3D-DD9E", aheadMs: hour });
+});
+
 test("a card that was emptied is still known by what it had; what did not change is not written", async (t) => {
   const dir = stateOf(t);
   const media = new Media(dir, unwarned);

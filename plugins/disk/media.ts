@@ -123,6 +123,7 @@ export class Media {
   async recognise(block: Block, looks: Looks): Promise<Recognised> {
     const uuid = nameOf(block);
     const known = await this.#load();
+    let shifted: (Recognised & { same: number }) | undefined;
     for (const { id, serial, files } of known.filter((other) => other.uuid === uuid)) {
       const sameSerial = serial !== undefined && serial === block.serial;
       const aheadMs = byZone.has(block.fsType ?? "") ? await aheadOf(files, looks) : 0;
@@ -130,9 +131,15 @@ export class Media {
       for (const by of aheadMs === 0 ? [0] : [aheadMs, 0]) {
         const found: Found[] = [];
         for (const file of files) found.push(await lookedAt({ ...file, ...timed(file, by) }, looks));
-        if (isSame(found, sameSerial) && (by === 0 || found.includes("same"))) return { id, aheadMs: by };
+        const same = found.filter((one) => one === "same").length;
+        if (!isSame(found, sameSerial) || (by !== 0 && same === 0)) continue;
+        if (by === 0 && same >= (shifted?.same ?? 0)) return { id, aheadMs: 0 };
+        // One that was met in this zone already is known by these very times: as another one, by versions that knew of no zones.
+        if (by !== 0 && same > (shifted?.same ?? 0)) shifted = { id, aheadMs: by, same };
+        break;
       }
     }
+    if (shifted !== undefined) return { id: shifted.id, aheadMs: shifted.aheadMs };
     const taken = new Set(known.map(({ id }) => id));
     let id = uuid;
     for (let n = 2; taken.has(id); n++) id = `${uuid}~${n}`;
