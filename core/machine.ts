@@ -2,6 +2,7 @@
  * What this machine's network is like now: interfaces, wireless networks, whether the way out is metered, whether the right server answers. What has to be
  * asked of a program or a server is asked at most every 10 s. Each question answers undefined when it is so, else why it is not, for a person.
  */
+import { setMaxListeners } from "node:events";
 import { readFile } from "node:fs/promises";
 import http from "node:http";
 import https from "node:https";
@@ -39,7 +40,10 @@ export class Machine {
     readonly ask: Runs = runsWithin(5000),
     readonly interfaces: () => readonly string[] = () => interfacesNow(),
     readonly routes: () => Promise<Routes> = routesNow,
-  ) {}
+  ) {
+    // Each server that is asked listens to it, and all are asked at once.
+    setMaxListeners(0, this.#end.signal);
+  }
 
   /** Nobody waits for an answer any more: what is asked at this moment is given up, and answers nothing of use. */
   end(): void {

@@ -223,3 +223,20 @@ test("the right server is known by its answer: a portal that answers 200 or redi
   server.closeAllConnections();
   assert.match((await reason({ contains: "x" })) ?? "", /cannot be reached: .*ECONNREFUSED/);
 });
+
+test("of however many servers that are asked at once none is warned of, and none is waited for at the end", async (t) => {
+  const server = createServer(() => undefined);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => (server.closeAllConnections(), server.close()));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const warned: string[] = [];
+  const onWarning = ({ message }: Error) => void warned.push(message);
+  process.on("warning", onWarning);
+  t.after(() => process.removeListener("warning", onWarning));
+  const machine = new Machine(clock, []);
+  const asked = Array.from({ length: 20 }, (_, n) => held({ reach: { url: `${url}/${n}`, contains: "x" } }, { machine }));
+  await setTimeout(50);
+  machine.end();
+  for (const told of await Promise.all(asked)) assert.match(told?.reason ?? "", /stopped/);
+  assert.deepEqual(warned, []);
+});
