@@ -4,6 +4,7 @@ import { createSocket } from "node:dgram";
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { isFault } from "../../core/errors.js";
 import { FrameWriter } from "../../mavlink/frame.js";
 import {
@@ -12,6 +13,7 @@ import {
   COMPONENT_AUTOPILOT,
   encodeHeartbeat,
   encodeSystemTime,
+  FILE_TRANSFER_PROTOCOL,
   HEARTBEAT,
   SYSTEM_TIME,
 } from "../../mavlink/messages.js";
@@ -224,4 +226,29 @@ test("where the autopilot that was read is heard no more, and another is: that i
   const before = rig.states.length;
   await rig.until((presence) => presence.state === "attached" && presence.epoch !== epoch, 8000, before);
   assert.ok(isFault(await work, "offline"));
+});
+
+test("heartbeats that get lost while answers come: ours is not left for another that is heard", async (t) => {
+  const port = await freeUdpPort();
+  const stop = beats(t, port, [[1, AUTOPILOT_PX4]]);
+  const componentId = 191;
+  const rig = makeDevice(t, { url: `udpin://127.0.0.1:${port}`, root: "/", componentId });
+  const { epoch } = await rig.attached();
+  beats(t, port, [[2, AUTOPILOT_PX4]], 50);
+  await eventually(() => rig.said.some((text) => text.startsWith("two autopilots are on")), "both are heard");
+  const before = rig.states.length;
+  const socket = createSocket("udp4");
+  const writer = new FrameWriter(1, COMPONENT_AUTOPILOT);
+  const answer = Buffer.concat([Buffer.from([0, 1, componentId]), Buffer.alloc(251)]);
+  const answering = setInterval(() => socket.send(writer.encode(FILE_TRANSFER_PROTOCOL, answer), port, "127.0.0.1"), 200);
+  lastly(t, () => {
+    clearInterval(answering);
+    socket.close();
+  });
+  stop();
+  await setTimeout(4800);
+  beats(t, port, [[1, AUTOPILOT_PX4]]);
+  await setTimeout(2000);
+  assert.deepEqual(rig.states.slice(before), []);
+  assert.equal((await rig.attached()).epoch, epoch);
 });

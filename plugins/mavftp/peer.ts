@@ -214,8 +214,8 @@ export class Peer {
   /** Whether this system is, from now on, the one that we talk to. */
   #choose(systemId: number): boolean {
     if (this.#options.systemId !== undefined && this.#options.systemId !== systemId) return false;
-    const present = this.#systemId !== undefined && performance.now() - this.#heartbeatMs < HEARTBEAT_LOST_MS;
-    if (present) return false;
+    // On a bad radio ours is waited for as long as where it is alone.
+    if (this.#systemId !== undefined && !this.#silent(performance.now())) return false;
     // What is asked still is asked of the one before, of which nobody knows any more whether it is armed.
     if (this.#attachment !== undefined)
       this.#detach(`no heartbeat of system ${String(this.#systemId)} on ${this.#options.place}`, "offline");
