@@ -47,7 +47,8 @@ export interface Disks {
   /** Where a path is; with `id`: it has to be on that medium. Throws "offline" where that is not in. */
   at(path: string, id?: string): { readonly medium: Medium; readonly inner: string };
   pathOf(medium: Medium, inner: string): string;
-  remember(medium: Medium, files: readonly Remembered[], signal: AbortSignal): Promise<void>;
+  /** `left`: directories, each with its "/", that were not looked into. */
+  remember(medium: Medium, files: readonly Remembered[], left: readonly string[], signal: AbortSignal): Promise<void>;
   hasNoRoot(medium: Medium): void;
 }
 
@@ -238,10 +239,9 @@ export class DiskDevice implements Device, Disks {
     return this.several ? `${medium.id}/${inner}` : inner;
   }
 
-  async remember(medium: Medium, files: readonly Remembered[], signal: AbortSignal): Promise<void> {
-    await this.#known.remember(medium.id, medium.block, files, (path, size) =>
-      medium.use(false, signal, (content) => sampleOf(content.root, path, size)),
-    );
+  async remember(medium: Medium, files: readonly Remembered[], left: readonly string[], signal: AbortSignal): Promise<void> {
+    const sample = (path: string, size: number) => medium.use(false, signal, (content) => sampleOf(content.root, path, size));
+    await this.#known.remember(medium.id, medium.block, files, sample, left);
   }
 
   hasNoRoot(medium: Medium): void {

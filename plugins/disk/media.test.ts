@@ -151,6 +151,19 @@ test("a card that was emptied is still known by what it had; what did not change
   assert.equal(readFileSync(join(dir, "media.json"), "utf8"), before);
 });
 
+test("a look into some directories only takes nothing from what is remembered of the others, and reads nothing there", async (t) => {
+  const media = new Media(stateOf(t), unwarned);
+  const [image, map] = [file("DCIM/1.JPG", 10), file("maps/1.map", 10)];
+  await media.remember("5C3D-DD9E", block("A"), [image], sample, ["maps/"]);
+  const read: string[] = [];
+  const watched: Looks["sample"] = (path, size) => (read.push(path), sample(path, size));
+  await media.remember("5C3D-DD9E", block("A"), [map], watched, ["DCIM/"]);
+  assert.deepEqual(read, ["maps/1.map"]);
+  assert.equal((await media.recognise(block("A"), holding([image], "of the other"))).id, "5C3D-DD9E~2");
+  await media.remember("5C3D-DD9E", block("A"), [map], sample);
+  assert.equal((await media.recognise(block("A"), holding([image], "of the other"))).id, "5C3D-DD9E");
+});
+
 test("a file that is damaged is said, and begun anew", async (t) => {
   const dir = stateOf(t);
   await new Media(dir, unwarned).remember("5C3D-DD9E", block(), [file("a", 1)], sample);

@@ -146,12 +146,22 @@ export class Media {
     return { id, aheadMs: 0 };
   }
 
-  /** These are files of it now; of those that are remembered samples are taken, where there are none yet. Durable when it resolves. */
-  async remember(id: string, block: Block, files: readonly Remembered[], sample: Looks["sample"]): Promise<void> {
+  /**
+   * These are files of it now; of those that are remembered samples are taken, where there are none yet. What is remembered below directories that were `left` stays. Durable when it
+   * resolves.
+   */
+  async remember(
+    id: string,
+    block: Block,
+    files: readonly Remembered[],
+    sample: Looks["sample"],
+    left: readonly string[] = [],
+  ): Promise<void> {
     const known = await this.#load();
     const before = known.find((one) => one.id === id);
     const sampled: Remembered[] = [];
-    for (const file of newest(files)) {
+    const stay = (before?.files ?? []).filter(({ path }) => left.some((dir) => path.startsWith(dir)));
+    for (const { sample: _, ...file } of newest([...files, ...stay])) {
       const had = before?.files.find((one) => one.path === file.path && isStamped(one, file))?.sample;
       const now = had ?? (await sample(file.path, file.size));
       sampled.push({ ...file, ...(now === undefined ? {} : { sample: now }) });

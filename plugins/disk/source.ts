@@ -44,6 +44,7 @@ export class DiskSource implements Source {
     const { disks } = this;
     const lease = await medium.lease(false, signal);
     let files: Remembered[] = [];
+    const left: string[] = [];
     try {
       if (!(await hasRoot(lease.content))) {
         await medium.expectAlive();
@@ -52,7 +53,7 @@ export class DiskSource implements Source {
       }
       if (directories === true && disks.several) yield { path: medium.id, kind: "directory", size: 0, medium: medium.id };
       const within = {
-        ...(enter === undefined ? {} : { enter: (dir: string) => enter(disks.pathOf(medium, dir)) }),
+        ...(enter === undefined ? {} : { enter: (dir: string) => enter(disks.pathOf(medium, dir)) || (left.push(`${dir}/`), false) }),
         ...(directories === undefined ? {} : { directories }),
       };
       for await (const entry of lease.content.source.list(lease.signal, within)) {
@@ -68,7 +69,7 @@ export class DiskSource implements Source {
     } finally {
       lease.end();
     }
-    await disks.remember(medium, files, signal);
+    await disks.remember(medium, files, left, signal);
   }
 
   #entry(medium: Medium, entry: FileEntry): FileEntry {
