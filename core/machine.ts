@@ -119,10 +119,10 @@ export class Machine {
     const now = this.clock.monotonicMs();
     const known = this.#known.get(key);
     if (known !== undefined && known.untilMs > now) return known.value as Promise<T>;
-    const asked = { untilMs: now + askMs, value: find() };
-    asked.value.then((answer) => (asked.untilMs = now + lastsMs(answer))).catch(() => undefined);
-    this.#known.set(key, asked);
-    return asked.value;
+    const fresh = { untilMs: now + askMs, value: find() };
+    fresh.value.then((answer) => (fresh.untilMs = now + lastsMs(answer))).catch(() => undefined);
+    this.#known.set(key, fresh);
+    return fresh.value;
   }
 }
 

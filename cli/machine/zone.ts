@@ -1,5 +1,6 @@
 /** The machine's time zone, which a person may set while this runs: V8 goes on with the one that it saw first. */
 import { statSync } from "node:fs";
+import { fileStamp } from "../../core/stat.js";
 
 const place = "/etc/localtime";
 let known: string | undefined;
@@ -16,8 +17,7 @@ export function followZone(): void {
 
 function stampNow(): string {
   try {
-    const { dev, ino, mtimeMs } = statSync(place);
-    return `${dev} ${ino} ${mtimeMs}`;
+    return fileStamp(statSync(place, { bigint: true }));
   } catch {
     // UTC.
     return "";
