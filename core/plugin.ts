@@ -492,7 +492,7 @@ export interface Target {
   look?(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined>;
   /** Throws the Fault that says why nothing is to be seen there: the root itself is not. Absent where there is a source, whose list says so, or nobody can tell. */
   expectRoot?(signal: AbortSignal): Promise<void>;
-  /** For a single shot whose answer was lost: its receipt; "absent" only where it surely is not there, nor on its way: it is then sent again. */
+  /** For a single shot whose answer was lost: its receipt; "absent" only where it surely is not there, nor on its way: it is then sent again. The memo may be that of an upload of the same content, as which the file was found before. */
   lookup?(upload: Upload, signal: AbortSignal): Promise<Receipt | "absent" | "unknown">;
 }
 

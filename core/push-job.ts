@@ -20,7 +20,7 @@ import type { Push } from "./push.js";
 import { type Marks, marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { readableOf } from "./reading.js";
 import { partialPath, uploadId } from "./route.js";
-import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
+import { doubt, heldBack, isUndated, recordOf, type Sending, Shot } from "./single-shot.js";
 import { paced } from "./throttle.js";
 
 /** Names at targets that are being published now: two uploads to one name are published one after the other. */
@@ -28,6 +28,9 @@ const publishing = new Map<string, Promise<unknown>>();
 
 /** The same for all names that a target may take for one, as FAT does "A", "a" and "a.": where it has no links, of two that look at once both find the name free. */
 const alike = (path: string): string => folded(path.toUpperCase(), "case and form").replace(/[. ]+(?=\/|$)/g, "");
+
+/** Instead of what a target answers. */
+const alreadyThere = "was there already";
 
 /** Less is no matter, though it be sent again and again. */
 const worthBytes = 2 ** 20;
@@ -114,6 +117,14 @@ export class PushJob {
   async #push(): Promise<StoredReceipt> {
     const { target, version, work, signal } = this;
     const { delivery } = work;
+    const before = await this.#broughtBefore();
+    // What nobody can be asked about holds as of then.
+    if (before !== undefined && target.look === undefined)
+      return {
+        ...this.#receipt({ ...before, answer: alreadyThere }),
+        at: before.at,
+        ...(before.clock === undefined ? {} : { clock: before.clock }),
+      };
     if (target.features.singleShot) return this.#shoot();
     const { restart, publishing } = marksIn(delivery.marks);
     const first = delivery.begun !== version.generation + 1 || restart === true;
@@ -129,8 +140,13 @@ export class PushJob {
       const there = await target.look?.(upload, signal);
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
       // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile.
-      if (there !== undefined && this.#isSame(there))
+      if (there !== undefined && this.#isSame(there) && before === undefined)
         return first ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
+      // As well proved as then.
+      const isThere =
+        there !== undefined &&
+        (this.#isSame(there) || (before?.proof === "size" && there.size === version.size && there.digest === undefined));
+      if (isThere && before !== undefined) return this.#alreadyThere(upload, there);
     }
     if (!first && this.#sealed && publishing !== undefined) {
       const done = (await this.#givenElsewhere()) ?? (await this.#publishHeld(upload));
@@ -141,6 +157,16 @@ export class PushJob {
     await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
     await this.#seal(true).catch((error: unknown) => this.#withoutSource(error));
     return this.#publish(this.#upload(delivery.path));
+  }
+
+  /** What was brought of the version before, where that has the content of this one, and only its time is another. Not where a person wants it sent. */
+  async #broughtBefore(): Promise<StoredReceipt | undefined> {
+    const { id, path, marks } = this.work.delivery;
+    const before = this.version.base === null ? undefined : this.engine.queue.replacedBy(id);
+    if (before?.size !== this.version.size || marksIn(marks).again === true) return undefined;
+    if (before.path !== path && before.path !== `${before.archive}/${path}`) return undefined;
+    if (!this.#sealed) await this.#seal();
+    return before.digest !== undefined && before.digest === this.#digest ? before : undefined;
   }
 
   /** Of what was about to get its name; undefined where it is not whole there, as when the server lost its end, or a transfer that came late made it anew: the rest is sent. */
@@ -189,13 +215,13 @@ export class PushJob {
     this.#spliced = false;
     this.#isElsewhere = false;
     this.#asked = false;
-    const { sending } = marksIn(work.delivery.marks);
+    const { sending, again } = engine.queue.marksOf(work.delivery.id);
     const changed = await engine.journal.commit(() =>
       engine.journal.run(
         "UPDATE deliveries SET begun = ?1, memo = CASE begun WHEN ?1 THEN memo END, marks = ?3 WHERE id = ?2 AND state = 'active'",
         version.generation + 1,
         work.delivery.id,
-        sending === undefined ? null : JSON.stringify({ sending }),
+        sending === undefined && again === undefined ? null : JSON.stringify({ sending, again }),
       ),
     );
     // Superseded meanwhile, as one that had not begun: nobody would take its partial away.
@@ -221,7 +247,7 @@ export class PushJob {
     const { engine, target, work, signal } = this;
     const { queue, clock, journal } = engine;
     const { id, path } = work.delivery;
-    let before = marksIn(work.delivery.marks).sending;
+    let before = marksIn(work.delivery.marks).sending ?? (await this.#doubtBefore());
     if (before !== undefined) {
       const found = await this.#lookup();
       if (typeof found === "object") return this.#receipt(found);
@@ -247,6 +273,30 @@ export class PushJob {
       () => target.commit(this.#upload(path), signal),
     );
     return { ...this.#receipt(there), ...(before === undefined ? {} : { sentBefore: new Date(before.atMs).toISOString() }) };
+  }
+
+  /** The version before has this very content, and nobody knows whether that arrived: so it is of this one. */
+  async #doubtBefore(): Promise<Sending | undefined> {
+    const { engine, version, work } = this;
+    const { id, target, path, marks } = work.delivery;
+    if (marksIn(marks).again === true) return undefined;
+    for (let base = version.base; base !== null;) {
+      const before = engine.queue.version(base);
+      if (before?.digest == null || before.size !== version.size) return undefined;
+      if (!this.#sealed) await this.#seal();
+      if (before.digest !== this.#digest) return undefined;
+      const row = engine.queue.deliveriesOf(before.id).find((row) => row.target === target && row.path === path);
+      const sending = row === undefined || row.state === "done" ? undefined : marksIn(row.marks).sending;
+      if (sending !== undefined) {
+        await engine.journal.commit(() => {
+          engine.queue.noteSending(id, sending);
+          engine.journal.run("UPDATE deliveries SET memo = ? WHERE id = ?", row?.memo ?? null, id);
+        });
+        return sending;
+      }
+      base = before.base;
+    }
+    return undefined;
   }
 
   /** Not to be sent any more. A single shot that was in doubt and has arrived has its receipt all the same; whatever else is there is taken away. */
@@ -479,7 +529,7 @@ export class PushJob {
       path: upload.path,
       size: there.size,
       proof: there.proof ?? "size",
-      answer: "was there already",
+      answer: alreadyThere,
       ...(there.digest === undefined ? {} : { digest: there.digest }),
     });
   }
@@ -512,7 +562,7 @@ export class PushJob {
   #receipt(there: Receipt | Occupant): StoredReceipt {
     const { engine, version, work } = this;
     const { path, answer, url, archive }: Partial<Receipt> & { path: string } =
-      "occupied" in there ? { path: work.delivery.path, answer: "was there already" } : there;
+      "occupied" in there ? { path: work.delivery.path, answer: alreadyThere } : there;
     return {
       delivery: work.delivery.id,
       version: version.id,

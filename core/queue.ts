@@ -196,7 +196,8 @@ export class Queue {
   /** Inside `commit`. A journal that was lost knows it again from receipts.jsonl. undefined: it was refused. */
   noteSending(delivery: string, sending: Sending | undefined): void {
     this.journal.appendReceipt(`${JSON.stringify({ sending: delivery, record: sending ?? null })}\n`);
-    this.setMarks(delivery, sending === undefined ? {} : { sending });
+    const { again } = this.marksOf(delivery);
+    this.setMarks(delivery, { ...(sending === undefined ? {} : { sending }), ...(again === undefined ? {} : { again }) });
   }
 
   /** Inside `apply`. With `state`: only while it is in that. How many were marked. */

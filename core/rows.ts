@@ -73,6 +73,8 @@ export interface Marks {
   readonly sending?: Sending;
   /** The delivery of a shorter version, whose bytes this one begins with: begun before, it goes first. */
   readonly after?: string;
+  /** A person wants it sent, though its content was brought there before. */
+  readonly again?: true;
   /** It found its target full, and holds what was sent until then. */
   readonly full?: true;
 }

@@ -315,7 +315,8 @@ export class FakeDevice {
         upload.naming?.();
         this.files.set(upload.path, { bytes: partial, modifiedMs: upload.modifiedMs ?? 0 });
         this.partials.delete(upload.partialPath);
-        return { path: upload.path, size: partial.length, digest: sha256(partial), proof: "digest" };
+        const proved = digests.length > 0 ? ({ digest: sha256(partial), proof: "digest" } as const) : ({ proof: "size" } as const);
+        return { path: upload.path, size: partial.length, ...proved };
       },
       discard: async (upload, signal) => {
         await this.call(`discard ${upload.path}`, signal);
