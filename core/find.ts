@@ -17,9 +17,9 @@ import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
 import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
-import { backAsItWas, hasLeft, type Latest, leftItsPlace } from "./rows.js";
+import { backAsItWas, hasLeft, type Latest, leftItsPlace, stampOf, type VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
-import { dateText, dayOf, plausible, versionId, type AfterDelivery } from "./route.js";
+import { dateText, dayOf, plausible, type PlannedDelivery, type Rules, undated, versionId, type AfterDelivery } from "./route.js";
 
 const defaultIntervalMs = 30_000;
 const batch = 200;
@@ -472,9 +472,8 @@ export class Finder {
       for (let twin = 1; version === undefined; twin++)
         version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
     }
-    const day = dayOf(entry);
     let added = 0;
-    for (const { rules } of routes) added += engine.queue.addDeliveries(version, rules.plan(version.id, entry, day, engine.names));
+    for (const { rules } of routes) added += engine.queue.addDeliveries(version, this.#planned(version, entry, rules));
     // Under other rules what was kept is looked at once more.
     const kept = version.released?.startsWith("kept") === true;
     const differs = version.after !== after || version.trust_size !== (trustSize ? 1 : 0) || kept;
@@ -490,6 +489,16 @@ export class Finder {
     }
     this.#unsettled.delete(entry.path);
     return added;
+  }
+
+  /** The day in its path stays what it was at first, also once its source tells its time, or does not any more. */
+  #planned(version: VersionRow, entry: FileEntry, rules: Rules): readonly PlannedDelivery[] {
+    const { names, queue } = this.engine;
+    const plan = (day: string) => rules.plan(version.id, entry, day, names);
+    const [planned, before] = [plan(dayOf({ path: version.path, ...stampOf(version) })), plan(undated)];
+    if (planned[0]?.path === before[0]?.path) return planned;
+    const known = new Set(queue.deliveriesOf(version.id).map(({ id }) => id));
+    return before.some(({ id }) => known.has(id)) ? before : planned;
   }
 
   /** Whether it is what was found there before, as far as that is known now. */

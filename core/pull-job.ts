@@ -14,6 +14,7 @@ import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
 import { hasLeft, marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
+import { dayOf, undated } from "./route.js";
 import { sampleAt, samplesOf } from "./samples.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
@@ -374,6 +375,7 @@ export class PullJob {
   #inherit(): boolean {
     const before = this.#base === undefined ? [] : this.engine.queue.deliveriesOf(this.#base.id);
     for (const delivery of before) {
+      this.#keepDay(delivery);
       const first = this.#keepsOn(delivery) ? delivery.id : marksIn(delivery.marks).after;
       if (first !== undefined) this.engine.queue.goAfter(first, this.#version.id, delivery);
       const replaced = delivery.state === "done" ? delivery.receipt : delivery.replaces;
@@ -387,6 +389,27 @@ export class PullJob {
         );
     }
     return before.every(({ state }) => state === "done" || state === "dropped");
+  }
+
+  /** Inside `commit`. The day in a path is fixed when a file is found first: where it grew on another day, it goes to where its beginning went. */
+  #keepDay({ target, path }: DeliveryRow): void {
+    const { engine } = this;
+    const { id, source, base } = this.#version;
+    const mine = engine.queue.deliveriesOf(id).filter((row) => row.target === target);
+    if (mine.some((row) => row.path === path)) return;
+    const dayIn = (version: VersionRow) => dayOf({ path: version.path, ...stampOf(version) });
+    const days = new Set([undated]);
+    for (let earlier = base; earlier !== null;) {
+      const version = engine.queue.version(earlier);
+      if (version !== undefined) days.add(dayIn(version));
+      earlier = version?.base ?? null;
+    }
+    for (const { rules } of engine.routes.get(source) ?? []) {
+      const pathOn = (day: string) => rules.pathOf(this.#version, day, engine.names);
+      const row = mine.find((it) => it.path === pathOn(dayIn(this.#version)) && it.begun === 0);
+      if (row !== undefined && [...days].some((day) => pathOn(day) === path))
+        engine.journal.run("UPDATE deliveries SET path = ? WHERE id = ?", path, row.id);
+    }
   }
 
   /** What is begun of the version before, where it can go on, goes to its end: else a file that grows faster than it is sent would never arrive. */

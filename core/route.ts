@@ -166,9 +166,14 @@ export class Rules {
     return byAge.slice(0, newest);
   }
 
-  plan(version: string, entry: FileEntry, day: string, names: Names): PlannedDelivery[] {
+  /** Where a file of that day goes at its targets. */
+  pathOf({ path }: Pick<FileEntry, "path">, day: string, names: Names): string {
     const into = intoOf(this.route, { ...names, day });
-    const path = into === "" ? entry.path : `${into}/${entry.path}`;
+    return into === "" ? path : `${into}/${path}`;
+  }
+
+  plan(version: string, entry: FileEntry, day: string, names: Names): PlannedDelivery[] {
+    const path = this.pathOf(entry, day, names);
     return this.route.to.map(({ device, required, once }) => ({
       id: shortHash("delivery", version, device, path),
       target: device,
@@ -251,6 +256,9 @@ export function versionId(source: string, entry: Pick<FileEntry, "path" | "size"
   return shortHash("version", source, entry.path, String(entry.size), String(entry.modifiedMs ?? ""), twin, ...medium);
 }
 
+/** In place of a day. */
+export const undated = "undated";
+
 /** The day of a file, `YYYY-MM-DD`: from its path, else its time stamp, each only where plausible; else "undated". */
 export function dayOf(entry: Pick<FileEntry, "path" | "modifiedMs">): string {
   for (const [, year, month, day] of entry.path.matchAll(/(?<!\d)(20\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)(?!\d)/g)) {
@@ -259,7 +267,7 @@ export function dayOf(entry: Pick<FileEntry, "path" | "modifiedMs">): string {
     if (plausible(at) !== undefined && new Date(at).toISOString().startsWith(text)) return text;
   }
   const at = plausible(entry.modifiedMs);
-  return at === undefined ? "undated" : new Date(at).toISOString().slice(0, 10);
+  return at === undefined ? undated : new Date(at).toISOString().slice(0, 10);
 }
 
 /** The id of an upload: names vehicle, installation, version, target and generation, so that nobody continues what is not theirs. */

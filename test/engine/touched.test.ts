@@ -94,3 +94,49 @@ for (const inPlace of [false, true]) {
       assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
     });
 }
+
+test("a file that grows, or is touched, on another day stays where the day in its path had it first", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const done = (count: number) =>
+    until(bench, `${count} done`, () => bench.states("out").filter((state) => state === "done").length === count);
+  const at = (day: number) => t0 + day * 86_400_000;
+  card.put("a.bin", bytes.subarray(0, 200_000), at(0));
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], into: "{date}" }], { device: { intervalMs: 50 } });
+  await done(1);
+  card.put("a.bin", bytes.subarray(0, 200_000), at(1));
+  await done(2);
+  card.put("a.bin", bytes.subarray(0, 1_200_000), at(2));
+  await done(3);
+  card.put("a.bin", bytes, at(3));
+  await done(4);
+  assert.deepEqual([...out.files.keys()], ["2026-05-01/a.bin"]);
+  assert.ok(out.files.get("2026-05-01/a.bin")?.bytes.equals(bytes));
+  // Another file of its name is of its own day.
+  card.put("a.bin", randomBytes(1_400_000), at(4));
+  await done(5);
+  assert.deepEqual([...out.files.keys()], ["2026-05-01/a.bin", "2026-05-05/a.bin"]);
+});
+
+test("a source that tells its times from some day on, or does not any more, has nothing sent again under the day", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const [out, more] = [new FakeDevice("out"), new FakeDevice("more")];
+  const done = (target: string, count: number) =>
+    until(bench, `${count} done`, () => bench.states(target).filter((state) => state === "done").length === count);
+  const to = (...targets: string[]) => [{ from: "card", to: targets, into: "{date}" }];
+  card.timeless = true;
+  card.put("a.bin", bytes, t0);
+  await bench.start({ sources: [card], targets: [out, more] }, to("out"), { device: { intervalMs: 50 } });
+  await done("out", 1);
+  card.timeless = false;
+  card.put("b.bin", bytes, t0);
+  await done("out", 2);
+  await bench.stop();
+  card.timeless = true;
+  await bench.start({ sources: [card], targets: [out, more] }, to("out", "more"), { device: { intervalMs: 50 } });
+  await done("more", 2);
+  assert.deepEqual([...out.files.keys()].sort(), ["2026-05-01/b.bin", "undated/a.bin"]);
+  assert.deepEqual([...more.files.keys()].sort(), ["2026-05-01/b.bin", "undated/a.bin"]);
+});
