@@ -54,7 +54,7 @@ export class Machine {
     const up = this.interfaces();
     return names.some((name) => up.includes(name))
       ? undefined
-      : `${names.join(", ")} ${names.length === 1 ? "is" : "are"} not up, or without an address ("interface")`;
+      : `${names.join(", ")} ${names.length === 1 ? "is" : "are"} not up, or without an address other than fe80::… ("interface")`;
   }
 
   async ssidHolds(names: readonly string[]): Promise<string | undefined> {

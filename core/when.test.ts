@@ -106,7 +106,7 @@ test("all conditions that are not met are told, and how long only where each say
   const machine = new Machine(clock, [], none, () => []);
   assert.match(
     (await held(when, { machine }))?.reason ?? "",
-    /only at .*; no device .*; eth7 is not up, or without an address \("interface"\)$/,
+    /only at .*; no device .*; eth7 is not up, or without an address other than fe80::… \("interface"\)$/,
   );
 });
 
@@ -160,13 +160,16 @@ test("interfaces, and whether the way out is metered", async () => {
     "GENERAL.DEVICE:wlan0\nGENERAL.METERED:no (guessed)\n\nGENERAL.DEVICE:wwan0\nGENERAL.METERED:yes\n\nGENERAL.DEVICE:lo\nGENERAL.METERED:unknown\n";
   const reason = async (when: unknown, it: Machine) => (await held(when, { machine: it }))?.reason;
   assert.equal(await reason({ interface: ["eth0", "wlan0"] }, machine([], undefined)), undefined);
-  assert.equal(await reason({ interface: "eth0" }, machine([], undefined)), 'eth0 is not up, or without an address ("interface")');
+  assert.equal(
+    await reason({ interface: "eth0" }, machine([], undefined)),
+    'eth0 is not up, or without an address other than fe80::… ("interface")',
+  );
   assert.equal(await reason({ metered: false }, machine([], nmcli)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: true }, machine([], nmcli)), undefined);
   assert.equal(await reason({ metered: false, interface: "wlan0" }, machine([], nmcli)), undefined);
   assert.equal(
     await reason({ metered: true, interface: "eth9" }, machine([], nmcli)),
-    'eth9 is not up, or without an address ("interface")',
+    'eth9 is not up, or without an address other than fe80::… ("interface")',
   );
   assert.equal(await reason({ metered: false }, machine(["ww*"], undefined)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: false }, machine(["ppp*"], undefined)), undefined, "who lists names lists all");
