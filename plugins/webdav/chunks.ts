@@ -9,7 +9,7 @@ import type { Occupant, Receipt, Upload } from "../../core/plugin.js";
 import { statusOf } from "./answers.js";
 import { Bodies } from "./body.js";
 import type { WebdavOptions } from "./options.js";
-import { timeHeader, type Publisher } from "./publish.js";
+import { isAlike, timeHeader, type Publisher } from "./publish.js";
 import type { DavServer } from "./server.js";
 import type { Ways } from "./ways.js";
 
@@ -129,7 +129,9 @@ export class Chunks {
       const { clock } = this.#server;
       const end = clock.monotonicMs() + this.#options.answerTimeout;
       for (let waitMs = 1000; ; waitMs = Math.min(2 * waitMs, 15_000)) {
-        if ((await this.#server.look(name, signal))?.size === upload.size) return undefined;
+        const there = await this.#server.look(name, signal);
+        // Once it is put together its chunks are gone.
+        if (there?.size === upload.size && (!isAlike(upload) || (await this.#held(upload, signal)) === undefined)) return undefined;
         if (!stillMerging.has(statusOf(error)) || clock.monotonicMs() + waitMs > end) throw error;
         await clock.sleep(waitMs, signal);
       }

@@ -34,6 +34,8 @@ export class Files {
   readonly #broken = new Set<string>();
   /** Uploads whose last write came to its end, or was ended by us or by a word of the server, and those that were looked at since: what is there of them is theirs. */
   readonly #known = new Set<string>();
+  /** Uploads of whose partial the end is another's: it is no sign that what goes there next has arrived. */
+  readonly #wrong = new Set<string>();
   /** Directories of partials that a server which keeps only whole files refused to write. */
   readonly #refusing = new Set<string>();
   /** Uploads whose partial was proved as it is, before `commit`. */
@@ -52,7 +54,7 @@ export class Files {
     const look = () => this.#server.look(this.#server.at(upload.partialPath), signal, what);
     let size = (await look())?.size;
     if (size === undefined || size > upload.size) return size ?? 0;
-    if (size === upload.size) return this.#ways.way === "ranges" && size > smallBytes ? this.#held(upload, size, what, signal) : size;
+    if (size === upload.size) return size > 0 ? this.#held(upload, size, what, signal) : size;
     // A server that keeps half of a PUT that broke off does not continue it.
     if (this.#ways.way !== "ranges" && (size === 0 || !(await this.#ways.ranges(upload, signal)))) return 0;
     // What was on its way when a write broke off may still be coming in.
@@ -68,7 +70,10 @@ export class Files {
 
   /** So much as is there, or 0 where its end is not that of the file: a server that lost its power may have lost of what it had taken, and keep its size. */
   async #held(upload: Upload, size: number, what: string, signal: AbortSignal): Promise<number> {
-    if (!this.#known.has(upload.id) && !(await this.#isOurs(upload, size, what, signal))) return 0;
+    if (!this.#known.has(upload.id) && !(await this.#isOurs(upload, size, what, signal))) {
+      this.#wrong.add(upload.id);
+      return 0;
+    }
     this.#known.add(upload.id);
     return size;
   }
@@ -93,6 +98,7 @@ export class Files {
     this.#known.delete(upload.id);
     this.#proved.delete(upload.id);
     await this.#ways.tidy(signal);
+    if (this.#wrong.has(upload.id)) await this.discard(upload, signal);
     await server.ensureDirOf(upload.partialPath, signal);
     const ranges = upload.size > smallBytes && (await this.#ways.ranges(upload, signal));
     if (offset > 0 && !ranges) throw new Fault("conflict", `${what}: this server keeps only whole files`);
@@ -214,10 +220,22 @@ export class Files {
   async #provenWhole(upload: Upload, { size }: Seen, signal: AbortSignal): Promise<Proved> {
     if (size !== upload.size)
       throw new Fault(size < upload.size ? "transient" : "conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
-    return this.#proved.get(upload.id) ?? this.#publisher.prove(upload, this.#server.at(upload.partialPath), signal);
+    const proved = this.#proved.get(upload.id) ?? (await this.#publisher.prove(upload, this.#server.at(upload.partialPath), signal));
+    if (proved.proof === "size" && size > 0 && (await this.#held(upload, size, `cannot prove ${upload.path}`, signal)) === 0)
+      throw new Fault("conflict", "the partial at the server does not end as the file does");
+    return proved;
   }
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
+    return this.#publish(upload, signal).catch((error: unknown) => {
+      // The server may have lost its power.
+      this.#known.delete(upload.id);
+      this.#proved.delete(upload.id);
+      throw error;
+    });
+  }
+
+  async #publish(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     const publisher = this.#publisher;
     const partial = this.#server.at(upload.partialPath);
     const name = this.#server.at(upload.path);
@@ -266,6 +284,7 @@ export class Files {
     this.#known.delete(upload.id);
     this.#proved.delete(upload.id);
     await this.#server.delete(this.#server.at(upload.partialPath), what, signal);
+    this.#wrong.delete(upload.id);
     await this.#ways.tidy(signal);
   }
 }

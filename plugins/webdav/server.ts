@@ -239,17 +239,20 @@ export class DavServer {
   async *children(at: string, what: string, signal: AbortSignal): AsyncGenerator<DavResponse & { readonly part: string }> {
     const own = partsOf(at);
     let itself = false;
+    let elsewhere: string | undefined;
     for await (const response of this.propfind(`${at}/`, 1, what, signal)) {
       const parts = partsOf(response.href);
       const part = parts.at(-1);
-      if (!own.every((it, i) => it === parts[i])) continue;
-      if (parts.length === own.length) itself = true;
+      if (!own.every((it, i) => it === parts[i])) {
+        if (!parts.every((it, i) => it === own[i])) elsewhere ??= response.href;
+      } else if (parts.length === own.length) itself = true;
       else if (parts.length === own.length + 1 && part !== undefined) yield { ...response, part };
     }
-    if (!itself)
+    // What it calls by other names would count as gone.
+    if (!itself || elsewhere !== undefined)
       throw new Fault(
         "denied",
-        `${what}: ${this.url.host} answers with other addresses than ${at}/: set "url" to the one that the server itself uses`,
+        `${what}: ${this.url.host} answers with other addresses than ${at}/${elsewhere === undefined ? "" : ` (${elsewhere.slice(0, 100)})`}: set "url" to the one that the server itself uses`,
       );
   }
 

@@ -24,6 +24,9 @@ interface Known {
 
 const trialKey = "trial";
 
+/** At a range: no answer, or one that it is broken. */
+class Broke extends Fault {}
+
 /** It says nothing of what server it is. */
 function isForNow({ status }: Refused): boolean {
   return status === 429 || (status >= 500 && status !== 501);
@@ -109,9 +112,11 @@ export class Ways {
   }
 
   async #decide(upload: Upload, signal: AbortSignal): Promise<void> {
-    const way = (await this.#trial(upload, signal)) ? "ranges" : "whole";
+    const continues = await this.#trial(upload, signal);
     const { url, files } = this.#server;
-    await this.#keep({ url: url.href, files, software: this.#software ?? "", way });
+    const known: Known = { url: url.href, files, software: this.#software ?? "", way: continues === true ? "ranges" : "whole" };
+    if (continues === undefined) this.#take(known);
+    else await this.#keep(known);
   }
 
   /** Takes away what a trial left that was cut off, also in a life before. */
@@ -142,25 +147,40 @@ export class Ways {
     this.#server.files = known.files;
   }
 
-  /** Two bytes, one by one: a server that answers 2xx may have replaced the first by the second, or left a hole. */
-  async #trial(upload: Upload, signal: AbortSignal): Promise<boolean> {
+  /**
+   * Two bytes, one by one: a server that answers 2xx may have replaced the first by the second, or left a hole. Undefined where it, or what is before it, broke
+   * at a range twice, and took a file without in between: for now nothing is continued there.
+   */
+  async #trial(upload: Upload, signal: AbortSignal): Promise<boolean | undefined> {
     const server = this.#server;
     const { id, path } = upload;
     const at = server.at(`${path.slice(0, path.lastIndexOf("/") + 1)}.${this.#installation}-${id}.try.part`);
     const what = "cannot try whether uploads can be continued";
     const put = async (body: string, range?: number) => {
       const headers = { "Content-Length": body.length, ...(range === undefined ? {} : { "Content-Range": `bytes ${range}-${range}/2` }) };
-      const said = await server.said({ method: "PUT", at, what, headers, body }, signal);
+      const said = await server.said({ method: "PUT", at, what, headers, body }, signal).catch((error: unknown) => {
+        throw range !== undefined && isFault(error, "transient") ? new Broke(error.kind, error.message, { cause: error }) : error;
+      });
       if (said.status >= 200 && said.status < 300) return true;
       const fault = server.refusal(said, what);
       // No to a range is an answer; no to any file is not.
       if (range === undefined || ["offline", "throttled", "full"].includes(fault.kind) || said.status === 401) throw fault;
-      if (said.status >= 500 && said.status !== 501) throw fault;
+      if (said.status >= 500 && said.status !== 501) throw new Broke(fault.kind, fault.message, { cause: fault });
       return false;
     };
     await this.#memory.set(trialKey, at);
     try {
-      if (!((await put("")) && (await put("F", 0)) && (await put("S", 1)))) return false;
+      for (let broke = 0; ;) {
+        await put("");
+        if (broke === 2) return undefined;
+        try {
+          if (!((await put("F", 0)) && (await put("S", 1)))) return false;
+          break;
+        } catch (error) {
+          if (!(error instanceof Broke)) throw error;
+          broke++;
+        }
+      }
       if ((await server.look(at, signal, what))?.size !== 2) return false;
       const parts: Buffer[] = [];
       await server.get(at, what, signal, (bytes) => parts.push(bytes));

@@ -91,6 +91,22 @@ test("the last MOVE answers 504, then 423, while the file is put together: the n
   }
 });
 
+test("our own earlier version has the size of the one that replaces it: while the server puts that together what is under the name is not it", async (t) => {
+  for (const status of [504, 423, 500]) {
+    const { double, target } = await scene(t);
+    const before = bytes(300_000, 1);
+    const receipt = await send(target, upload("log.ulg", before));
+    double.merging.push(status);
+    const content = bytes(300_000, 2);
+    const it = upload("log.ulg", content, { expect: { kind: "replaces", size: receipt.size } });
+    await target.write(it, 0, calm(), () => undefined);
+    if (status === 500) await expectFault(target.commit(it, calm()), "transient");
+    else assert.ok(isReceipt(await target.commit(it, calm())));
+    const there = await fs.readFile(join(double.files, "drone/log.ulg"));
+    assert.ok(there.equals(status === 500 ? before : content), `a receipt for what the server did not have yet (${status})`);
+  }
+});
+
 test("a merge that never ends is said after answerTimeout, and the commit can come again", async (t) => {
   const { double, target } = await scene(t, { answerTimeout: "1500ms" });
   double.merging.push(504);

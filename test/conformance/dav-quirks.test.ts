@@ -454,6 +454,68 @@ test("a directory that another removed meanwhile is made again at the next try",
   assert.deepEqual(await listed(device), ["file dir/sub/b.bin 100"]);
 });
 
+test("our own earlier version has the size of the one that replaces it: where the partial has gone it is not taken for that", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const before = bytes(100_000, 1);
+  const { size } = await send(target(device), upload("a.bin", before));
+  const content = bytes(100_000, 2);
+  const it = upload("a.bin", content, { expect: { kind: "replaces", size } });
+  await target(device).write(it, 0, calm(), () => undefined);
+  await fs.rm(join(double.dir, it.partialPath));
+  await expectFault(target(device).commit(it, calm()), "conflict");
+  await send(target(device), it);
+  assert.ok((await fs.readFile(join(double.dir, "a.bin"))).equals(content));
+  const receipt = await target(device).commit(it, calm());
+  assert.ok(isReceipt(receipt) && receipt.digest === it.digest, "it was published before");
+});
+
+test("a server that keeps only whole files lost its power, and of one the end, but not its size: it is sent again", async (t) => {
+  for (const size of [50_000, 2_000_000]) {
+    const memory = memo();
+    const { double, device } = await scene(t, plain, {}, memory);
+    const content = bytes(size);
+    const it = upload("a.bin", content);
+    await target(device).write(it, 0, calm(), () => undefined);
+    const opened = await fs.open(join(double.dir, it.partialPath), "r+");
+    await opened.write(Buffer.alloc(4096), 0, 4096, size - 4096);
+    await opened.close();
+    const again = davDevice(double.url, {}, { memory });
+    t.after(() => again.close());
+    await expectFault(target(again).commit(it, calm()), "conflict");
+    const held = await target(again).offset(it, calm());
+    if (held < it.size) await target(again).write(it, held, calm(), () => undefined);
+    assert.ok(isReceipt(await target(again).commit(it, calm())));
+    assert.ok((await fs.readFile(join(double.dir, "a.bin"))).equals(content), `a receipt for another content: it went on at ${held}`);
+  }
+});
+
+test("a server, or what is before it, that breaks at each PUT with Content-Range is sent whole files", async (t) => {
+  for (const how of [500, 502, "reset"] as const) {
+    const { double, device } = await scene(t, plain);
+    double.instead = (exchange) => {
+      if (exchange.method !== "PUT" || exchange.request.headers["content-range"] === undefined) return false;
+      if (how === "reset") exchange.request.socket.destroy();
+      else double.say(exchange, how);
+      return true;
+    };
+    const it = upload("a.bin", bytes(200_000));
+    let tries = 0;
+    while (tries++ < 5)
+      if (
+        await target(device)
+          .write(it, 0, calm(), () => undefined)
+          .then(
+            () => true,
+            () => false,
+          )
+      )
+        break;
+    assert.ok(tries <= 5, `never sent (${how})`);
+    assert.ok(isReceipt(await target(device).commit(it, calm())));
+    assert.deepEqual(await fs.readdir(double.dir), ["a.bin"]);
+  }
+});
+
 test("Yandex holds its answer: what was sent whole is looked for, and not sent again", async (t) => {
   for (const end of ["cut", "silence", "504"] as const) {
     const { double, device } = await scene(t, (dir) => new YandexDouble(dir), { timeout: "5s", answerTimeout: "300ms" });

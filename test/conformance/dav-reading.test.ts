@@ -68,6 +68,24 @@ test("a listing cannot lead out of its directory, nor take another's address for
   await expectFault(listed(device), "denied");
 });
 
+test("a list in which what is in the directory has other addresses than the directory is not that of an empty one", async (t) => {
+  const { double, device } = await scene(t, plain, { root: "Box" });
+  await fs.mkdir(join(double.dir, "Box/sub"), { recursive: true });
+  const dir = await fs.stat(double.dir);
+  const file = await fs.stat(new URL(import.meta.url).pathname);
+  for (const wrong of ["/box/a.bin", "/dav/Box/a.bin", "/Box%2Fa.bin", "a.bin", "/Box%252Fa.bin"]) {
+    double.instead = (exchange) => {
+      if (exchange.method !== "PROPFIND" || exchange.path !== "/Box") return false;
+      double.multistatus(exchange, [
+        responseOf("/Box", dir),
+        ...(exchange.request.headers.depth === "0" ? [] : [responseOf("", file).replace("<d:href>", `<d:href>${wrong}`)]),
+      ]);
+      return true;
+    };
+    assert.match(await expectFault(listed(device), "denied"), /other addresses than \/Box\//, wrong);
+  }
+});
+
 test("a file whose name holds control characters is left out by its name, with why: asked for by another name it would count as lost", async (t) => {
   const { double, device } = await scene(t, plain);
   for (const name of ["new\nline.bin", "tab\t.bin", "‛0A.bin", "plain.bin"]) await fs.writeFile(join(double.dir, name), "content");
