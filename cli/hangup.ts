@@ -7,6 +7,8 @@ let came = false;
 /** From here on it ends nothing. */
 export function holdHangup(): void {
   process.on("SIGHUP", () => (came = true));
+  // By it Node would open its debugger to everybody on this machine, who could then do all that the daemon may, and read its secrets.
+  process.on("SIGUSR1", () => undefined);
 }
 
 /** Whether one came that nobody else heard of: it is for who asks first. */

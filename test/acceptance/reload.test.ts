@@ -194,6 +194,21 @@ for (const [how, words] of [
     assert.equal(await program.exited, 0, program.stderr);
   });
 
+test("SIGUSR1, by which Node opens its debugger to all users of a machine, opens none", async (t) => {
+  const world = new World(t);
+  for (const dir of ["in", "out"]) world.mkdir(dir);
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "ready");
+  program.signal("SIGUSR1");
+  program.signal("SIGHUP");
+  await program.until(({ what }) => what === "reload", "reload");
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0, program.stderr);
+  assert.doesNotMatch(program.stderr, /debugger/i);
+});
+
 test("beside a file that cannot be read by now commands ask the daemon that runs; without one they say what is wrong with it", async (t) => {
   const world = new World(t);
   world.mkdir("out");
