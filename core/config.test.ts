@@ -280,7 +280,7 @@ test("a credential comes from systemd, by either of its names, else from the dir
 test("secrets come from the environment or a file, and never show", async () => {
   const dir = mkdtempSync(join(tmpdir(), "filesync-config-"));
   try {
-    writeFileSync(join(dir, "ftp.secret"), "top secret\n");
+    writeFileSync(join(dir, "ftp.secret"), "\uFEFFtop secret\r\n");
     const text = `{ "devices": {
       "a": { "type": "ftp", "host": "h", "user": "u", "password": { "file": "ftp.secret" } },
       "b": { "type": "ftp", "host": "h", "user": "u", "password": { "env": "PW" } } } }`;
@@ -670,6 +670,20 @@ test("what is wrong with a device or a key of a mirror or two-way route is said 
       `routes[0].${key}: unknown key "${key}" in a route of this mode: it belongs to "mode": ${modes}`,
     ]);
   assert.deepEqual(await wrong({ interval: "1s" }), ['routes[0].interval: unknown key "interval" in a route: it belongs to a device']);
+});
+
+test("a root or a url of WebDAV of which each file would be refused is a mistake of the configuration", async () => {
+  assert.deepEqual(
+    await problems(`{ "devices": {
+    "a": { "type": "webdav", "url": "https://h/", "root": "../up" },
+    "b": { "type": "webdav", "url": "https://h/a%4Zb" },
+    "c": { "type": "webdav", "url": "https://h/100%25", "root": "/a//b/./c/" }
+  }, "routes": [] }`),
+    [
+      'c:2: devices.a.root: expected a path without "..", got "../up"',
+      'c:3: devices.b.url: expected a URL such as "https://cloud.example.org/remote.php/dav/files/me", with nothing after "?" or "#" (the user and password have options of their own), got "https://h/a%4Zb"',
+    ],
+  );
 });
 
 test("what may be a secret is not said again", async () => {

@@ -281,9 +281,11 @@ export const secret = (empty?: "refused") =>
     }),
   );
 
-/** What a file that keeps a secret says: without its last line end. Throws node's error. */
+/** What a file that keeps a secret says: without its last line end, and the byte order mark of Windows' editors. Throws node's error. */
 export function secretTextIn(file: string): string {
-  return readFileSync(file, "utf8").replace(/\r?\n$/, "");
+  return readFileSync(file, "utf8")
+    .replace(/^\uFEFF/, "")
+    .replace(/\r?\n$/, "");
 }
 
 function readSecret(file: string, addIssue: (issue: { message: string; received?: string }) => void): Secret | undefined {

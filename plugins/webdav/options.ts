@@ -1,13 +1,22 @@
 /** The options of a WebDAV server as a device: validation, defaults and help text in one table. Figures come out as milliseconds and bytes. */
 import * as v from "valibot";
+import { isSafePath } from "../../core/names.js";
 import { tls } from "../../core/net.js";
 import { described, lineOrNothing, patience, secret, size, upToSixteen } from "../../core/options.js";
+import { plainPath } from "../../core/paths.js";
 
 function isUrl(text: string): boolean {
   if (!URL.canParse(text)) return false;
   const { protocol, username, password, search, hash } = new URL(text);
-  return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === "";
+  return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === "" && !/%(?![0-9A-Fa-f]{2})/.test(text);
 }
+
+const root = v.pipe(
+  lineOrNothing("a path"),
+  v.transform(plainPath),
+  // Each file would be refused by itself.
+  v.check((path) => path === "" || isSafePath(path), 'a path without ".."'),
+);
 
 export const url = v.pipe(
   v.string("a URL"),
@@ -21,7 +30,7 @@ export const options = v.strictObject({
   url: described(url, "Where the server's WebDAV is. For Nextcloud the address of its web page is enough."),
   user: v.optional(described(lineOrNothing("a user name"), "The user to log in as; without one no login is sent.")),
   password: v.optional(described(secret(), "The password, or where it is kept. Nextcloud and Yandex want one made for this program.")),
-  root: v.optional(described(lineOrNothing("a path"), 'The directory below which all is, below "url".'), "/"),
+  root: v.optional(described(root, 'The directory below which all is, below "url".'), "/"),
   tls: v.optional(described(tls(), "Whom to believe. Without it: the system's certificates and the host's name."), {}),
   verify: v.optional(
     described(

@@ -65,7 +65,7 @@ export class DavServer {
     this.url = new URL(options.url);
     this.#scheme = this.url.protocol;
     this.files = this.url.pathname.replace(/\/+$/, "");
-    this.#root = options.root.replace(/^\/+|\/+$/g, "");
+    this.#root = options.root;
     this.clock = clock;
     const { user, password, timeout, tls, concurrency } = options;
     const login = user === undefined ? undefined : Buffer.from(`${user}:${password?.reveal() ?? ""}`).toString("base64");
