@@ -87,12 +87,16 @@ export class Chunks {
     const name = this.#server.at(upload.path);
     const held = await this.#held(upload, signal);
     if (held === undefined) return publisher.published(upload, name, signal, upload.naming !== undefined);
-    if (held !== size) throw new Fault("transient", `the server holds ${held} bytes of it, not ${size}`);
     const there = await publisher.occupant(upload, name, signal);
+    if (held !== size) {
+      const ours = there === undefined || isAlike(upload) ? undefined : await this.#unlessOurs(upload, name, there, signal);
+      if (ours !== undefined && !("occupied" in ours)) return ours;
+      throw new Fault("transient", `the server holds ${held} bytes of it, not ${size}`);
+    }
     const over = there !== undefined && (await publisher.replaceable(upload, name, there, signal));
-    if (there !== undefined && !over) return there;
+    if (there !== undefined && !over) return this.#unlessOurs(upload, name, there, signal);
     const other = size === 0 ? await this.#empty(upload, name, over, signal) : await this.#assemble(upload, name, over, signal);
-    if (other !== undefined) return other;
+    if (other !== undefined) return this.#unlessOurs(upload, name, other, signal);
     return publisher.receipt(upload, await this.#proved(upload, name, signal));
   }
 
@@ -118,6 +122,18 @@ export class Chunks {
     let held = 0;
     for (let n = 1; held < upload.size && sizes.get(n) === Math.min(chunkSize, upload.size - held); n++) held += sizes.get(n) ?? 0;
     return held;
+  }
+
+  /** Of a MOVE whose answer was lost the name is there first; then its chunks, up to 10,000 of them, are taken away one by one. */
+  async #unlessOurs(upload: Upload, name: string, there: Occupant, signal: AbortSignal): Promise<Occupant | Receipt> {
+    if (upload.naming !== undefined || there.size !== upload.size || there.digest !== undefined || upload.size === 0) return there;
+    const { clock } = this.#server;
+    const end = clock.monotonicMs() + this.#options.timeout;
+    for (let waitMs = 500; ; waitMs = Math.min(2 * waitMs, 5000)) {
+      if ((await this.#held(upload, signal)) === undefined) return this.#publisher.published(upload, name, signal);
+      if (clock.monotonicMs() + waitMs > end) return there;
+      await clock.sleep(waitMs, signal);
+    }
   }
 
   /** The server may answer long before it is done, or not at all: then what is under the name says it. */

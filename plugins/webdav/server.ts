@@ -176,7 +176,16 @@ export class DavServer {
     const [first] = found;
     if (first === undefined) throw new Fault("transient", `${what}: ${this.url.host} answers nothing about ${at}`);
     const { collection, size = 0, modifiedMs, status } = first;
-    return status === 404 ? undefined : { collection, size, modifiedMs };
+    if (status === 404) return undefined;
+    this.#expectTold(status, what);
+    return { collection, size, modifiedMs };
+  }
+
+  /** A list may say of what was asked for itself that it was refused. */
+  #expectTold(status: number | undefined, what: string): void {
+    if (status === undefined || status < 400) return;
+    const fault = this.refusal({ status, headers: {}, text: "" }, what, true);
+    throw fault.kind === "full" ? new Fault("transient", fault.message, { cause: fault }) : fault;
   }
 
   async #isBelowFile(at: string, what: string, signal: AbortSignal): Promise<boolean> {
@@ -245,8 +254,11 @@ export class DavServer {
       const part = parts.at(-1);
       if (!own.every((it, i) => it === parts[i])) {
         if (!parts.every((it, i) => it === own[i])) elsewhere ??= response.href;
-      } else if (parts.length === own.length) itself = true;
-      else if (parts.length === own.length + 1 && part !== undefined) yield { ...response, part };
+      } else if (parts.length === own.length) {
+        this.#expectTold(response.status, what);
+        if (!response.collection) throw new Fault("denied", `${what}: ${this.url.host} does not say that it is a directory`);
+        itself = true;
+      } else if (parts.length === own.length + 1 && part !== undefined) yield { ...response, part };
     }
     // What it calls by other names would count as gone.
     if (!itself || elsewhere !== undefined)

@@ -107,6 +107,21 @@ test("our own earlier version has the size of the one that replaces it: while th
   }
 });
 
+test("the answer to the last MOVE was lost, and the server still takes the chunks away: what has the name is ours", async (t) => {
+  for (const gone of [[], ["00001"]]) {
+    const { double, target } = await scene(t);
+    const content = bytes(300_000);
+    const it = upload("log.ulg", content);
+    await target.write(it, 0, calm(), () => undefined);
+    await fs.writeFile(join(double.files, "drone/log.ulg"), content);
+    const dir = join(double.uploads, (await fs.readdir(double.uploads))[0] ?? "");
+    for (const name of gone) await fs.rm(join(dir, name));
+    const removed = setTimeout(() => void fs.rm(dir, { recursive: true }), 700);
+    t.after(() => clearTimeout(removed));
+    assert.ok(isReceipt(await target.commit(it, calm())), "taken for another's");
+  }
+});
+
 test("a merge that never ends is said after answerTimeout, and the commit can come again", async (t) => {
   const { double, target } = await scene(t, { answerTimeout: "1500ms" });
   double.merging.push(504);

@@ -86,6 +86,29 @@ test("a list in which what is in the directory has other addresses than the dire
   }
 });
 
+test("a list that says of the directory itself that it cannot be told, or that it is none, is not that of an empty one", async (t) => {
+  const { double, device } = await scene(t, plain);
+  await fs.mkdir(join(double.dir, "sub"));
+  const dir = responseOf("/sub", await fs.stat(double.dir));
+  const whole = (status: string) => `<d:response><d:href>/sub/</d:href><d:status>HTTP/1.1 ${status}</d:status></d:response>`;
+  const file = responseOf("/sub", await fs.stat(new URL(import.meta.url).pathname));
+  for (const [what, own, kind] of [
+    ["403", whole("403 Forbidden"), "denied"],
+    ["500", whole("500 Internal Server Error"), "transient"],
+    ["507", whole("507 Insufficient Storage"), "transient"],
+    ["404", whole("404 Not Found"), "missing"],
+    ["no property", dir.replace("200 OK", "403 Forbidden"), "denied"],
+    ["a file", file, "denied"],
+  ] as const) {
+    double.instead = (exchange) =>
+      exchange.method === "PROPFIND" && exchange.path === "/sub" && (double.multistatus(exchange, [own]), true);
+    if (kind !== "missing") await assert.rejects((device.tree ?? assert.fail()).rmdir("sub", calm()), what);
+    const read = (device.tree ?? assert.fail()).list("sub", calm())[Symbol.asyncIterator]().next();
+    await expectFault(read, kind).catch((error: unknown) => assert.fail(`${what}: ${String(error)}`));
+  }
+  assert.ok((await fs.stat(join(double.dir, "sub"))).isDirectory());
+});
+
 test("a file whose name holds control characters is left out by its name, with why: asked for by another name it would count as lost", async (t) => {
   const { double, device } = await scene(t, plain);
   for (const name of ["new\nline.bin", "tab\t.bin", "‛0A.bin", "plain.bin"]) await fs.writeFile(join(double.dir, name), "content");
