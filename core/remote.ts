@@ -55,6 +55,11 @@ export async function isOwn(upload: Upload, from: number, theirs: Buffer, signal
   }
 }
 
+/** What it replaces has its size: by that nobody can tell which of the two has the name. */
+export function isAlike({ expect, size }: Pick<Upload, "expect" | "size">): boolean {
+  return expect.kind === "replaces" && expect.size === size;
+}
+
 const mostKnown = 1000;
 
 /** Directories that are there, as far as we know. In a year a server may be given more of them than there is memory for: they are counted anew. */

@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { comparedBytes, isOwn, KnownDirs, noDigest } from "../../core/remote.js";
+import { comparedBytes, isAlike, isOwn, KnownDirs, noDigest } from "../../core/remote.js";
 import { type Answer, type Connection, Held, Refusal } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { continuesNever, isTooLarge } from "./faults.js";
@@ -350,7 +350,7 @@ export class FtpTarget implements Target {
         if (isFault(error, "mismatch")) return undefined;
         throw error;
       });
-      if (proved !== undefined && !(unnamed && proved.proof === "size")) return { path: upload.path, size, ...proved };
+      if (proved !== undefined && !((unnamed || isAlike(upload)) && proved.proof === "size")) return { path: upload.path, size, ...proved };
     }
     throw new Fault("conflict", "the partial at the server has gone, and the file is not under its name");
   }

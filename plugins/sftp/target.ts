@@ -20,7 +20,7 @@ import type {
   TargetFeatures,
   Upload,
 } from "../../core/plugin.js";
-import { noDigest } from "../../core/remote.js";
+import { isAlike, noDigest } from "../../core/remote.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
 import { ifRefused, isSameFile, makeDirsDurable, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
@@ -436,7 +436,7 @@ export class SftpTarget implements Target {
       const { digest } = upload;
       const found = digest === undefined ? undefined : await this.#digestOf(login, name, upload.size);
       const receipt = { path: upload.path, size: upload.size, ...shownBy(there), ...(found ?? { proof: "size" as const }) };
-      if (found === undefined ? !unnamed : found.digest === digest) {
+      if (found === undefined ? !unnamed && !isAlike(upload) : found.digest === digest) {
         await login.session.syncs.found(name, upload.size);
         return receipt;
       }

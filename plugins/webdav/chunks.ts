@@ -6,10 +6,11 @@
  */
 import { Fault, isFault } from "../../core/errors.js";
 import type { Occupant, Receipt, Upload } from "../../core/plugin.js";
+import { isAlike } from "../../core/remote.js";
 import { statusOf } from "./answers.js";
 import { Bodies } from "./body.js";
 import type { WebdavOptions } from "./options.js";
-import { isAlike, timeHeader, type Publisher } from "./publish.js";
+import { timeHeader, type Publisher } from "./publish.js";
 import type { DavServer } from "./server.js";
 import type { Ways } from "./ways.js";
 

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
 import type { Digest, Occupant, Proof, Receipt, Upload } from "../../core/plugin.js";
+import { isAlike } from "../../core/remote.js";
 import type { WebdavOptions } from "./options.js";
 import type { DavServer } from "./server.js";
 
@@ -98,11 +99,6 @@ export class Publisher {
     await this.server.get(at, `cannot read ${path} back`, signal, (bytes) => hash.update(bytes));
     return `sha256:${hash.digest("hex")}`;
   }
-}
-
-/** What it replaces has its size: by that nobody can tell which of the two is there. */
-export function isAlike({ expect, size }: Upload): boolean {
-  return expect.kind === "replaces" && expect.size === size;
 }
 
 /** Nextcloud and its relatives set the time by it; to others it says nothing. */

@@ -256,6 +256,21 @@ const clauses: readonly TargetClause[] = [
     },
   },
   {
+    name: "our own earlier version has the size of the one that replaces it: where the partial has gone it is not taken for that",
+    run: async (under) => {
+      const target = targetOf(under);
+      if (target.features.singleShot) return "no partial";
+      const [old, content] = [bytes(60_000, 4), bytes(60_000, 5)];
+      await send(target, upload("alike.bin", old));
+      const it = upload("alike.bin", content, { expect: { kind: "replaces", size: old.length, digest: sha256(old) } });
+      await target.write(it, 0, calm(), () => undefined);
+      await target.discard(it, calm());
+      await expectFault(target.commit(it, calm()), "conflict");
+      await expectPublished(under, it, content, await send(target, it));
+      return undefined;
+    },
+  },
+  {
     name: "look tells what is there",
     run: async (under) => {
       const target = targetOf(under);
