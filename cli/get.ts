@@ -13,6 +13,7 @@ import type { Found } from "../core/hand.js";
 import type { Digest, DigestKind, FileEntry, WayOfReading } from "../core/plugin.js";
 import { backoffMs, reasonOf } from "../core/retry.js";
 import { partialPath, shortHash } from "../core/route.js";
+import { deadLink } from "../core/stat.js";
 import { UsageError } from "./config.js";
 import { onlyWaits, type Place } from "./hand.js";
 import { Meter } from "./output.js";
@@ -31,6 +32,11 @@ export interface CopyOptions {
 
 export async function getFile(place: Place, given: string | undefined, options: CopyOptions): Promise<void> {
   const { name, signal } = place;
+  const other = given?.slice(0, given.indexOf(":"));
+  if (given !== undefined && other !== undefined && place.devices.includes(other))
+    throw new UsageError(
+      `get takes one file of a device to this machine, and "${given}" names one of ${other}: each is a command of its own; a file here that is called so: ./${given}`,
+    );
   const { entry, digests } = (await place.ask({ command: "stat", path: place.path }, { signal, said: onlyWaits(options) })) as Found;
   const local = await localName(given, basename(entry.path));
   const state = shortHash(String(entry.size), String(entry.modifiedMs ?? "")).slice(0, stateLength);
@@ -38,6 +44,10 @@ export async function getFile(place: Place, given: string | undefined, options: 
   const partial = join(dirname(local), partialPath(basename(local), "get", id));
   await removePublished(partial);
   const there = await statOf(local);
+  // A device of the system (/dev/null), a pipe: a file in its place would be in everybody's way.
+  if (there !== undefined && !there.isFile()) throw new UsageError(`${local} is there already, and no plain file: it is not replaced`);
+  const dead = there === undefined ? await deadLink(local) : undefined;
+  if (dead !== undefined) throw new UsageError(dead);
   if (there !== undefined && !options.force) {
     const same = await isSame(local, there, place, entry);
     if (same === true) {
@@ -208,7 +218,7 @@ async function statOf(path: string): Promise<Stats | undefined> {
 
 /** The same size and time; or, where the device can tell, the same content. undefined: it tells neither time nor content. */
 async function isSame(local: string, there: Stats, place: Place, entry: FileEntry): Promise<boolean | undefined> {
-  if (!there.isFile() || there.size !== entry.size) return false;
+  if (there.size !== entry.size) return false;
   if (entry.modifiedMs !== undefined && Math.abs(there.mtimeMs - entry.modifiedMs) < 2) return true;
   // Nothing is read from the end: only the device's own digest is asked for.
   const { digest } = (await place.ask({ command: "get", entry, offset: entry.size }, { signal: place.signal })) as { digest?: Digest };

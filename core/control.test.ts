@@ -103,6 +103,20 @@ test("who takes slowly is waited for many times, and nothing is left of it", asy
   assert.deepEqual(warnings, []);
 });
 
+test("who takes nothing for longer than a daemon may be silent, as a card that hangs, is no reason to call the daemon silent", async (t) => {
+  const dir = await serverFor(t, async (_request, { give }) => {
+    for await (const chunk of chunks(100, 200_000)) await give(chunk);
+    return "done";
+  });
+  let taken = 0;
+  const given = async (bytes: Buffer) => {
+    taken += bytes.length;
+    if (taken === bytes.length) await new Promise((resolve) => setTimeout(resolve, 11_000));
+  };
+  assert.deepEqual(await ask(dir, { command: "get" }, { given }), { ok: "done" });
+  assert.equal(taken, 20_000_000);
+});
+
 test("what is asked for several times, and read to its end or not, comes each time from where it was asked for", async (t) => {
   const places = [5, 0, 700, 3, 900];
   const dir = await serverFor(t, async (_request, { say, take }) => {

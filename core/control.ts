@@ -201,11 +201,15 @@ export async function ask(stateDir: string, request: ControlRequest, asking: Ask
   let sending: Promise<unknown> = Promise.resolve();
   let sent = 0;
   try {
-    socket.setTimeout(silentMs, () => socket.destroy(new ControlError("the daemon does not answer")));
+    socket.setTimeout(silentMs).on("timeout", () => socket.destroy(new ControlError("the daemon does not answer")));
     socket.write(`${JSON.stringify(request)}\n`);
     for await (const frame of framesOf(socket)) {
-      if (Buffer.isBuffer(frame)) await asking.given?.(frame);
-      else if ("say" in frame) {
+      if (Buffer.isBuffer(frame)) {
+        // A disk here may take long: what the daemon says meanwhile is not read.
+        socket.setTimeout(0);
+        await asking.given?.(frame);
+        socket.setTimeout(silentMs);
+      } else if ("say" in frame) {
         const bytes = asking.said?.(frame.say);
         if (bytes !== undefined) {
           const nth = ++sent;

@@ -65,3 +65,14 @@ test("where buffers outside the heap are many they get no more: those would only
     }`);
   assert.ok(bytes > 0 && bytes <= 4 * 2 ** 20, `${bytes} bytes`);
 });
+
+test("where no more files can be opened, the look at the heap ends nothing", () => {
+  const bytes = youngAfter(`
+    process.memoryUsage = () => { throw Object.assign(new Error("EMFILE: too many open files, uv_resident_set_memory"), { code: "EMFILE" }); };
+    for (let n = 0; n < 3e5; n++) ({ n, text: String(n) });
+    globalThis.gc?.();
+    let kept = [];
+    for (let n = 0; n < 1e6; n++) { kept.push({ n }); if (kept.length > 1e5) { kept = []; await turn(); } }
+  `);
+  assert.ok(bytes > 0);
+});

@@ -21,7 +21,7 @@ export function holdHeap(): void {
   if (observer !== undefined) return;
   const last: PerformanceEntry[] = [];
   observer = new PerformanceObserver((list) => {
-    if (process.memoryUsage().arrayBuffers > mostBufferBytes) last.length = 0;
+    if (bufferBytes() > mostBufferBytes) last.length = 0;
     else last.push(...list.getEntries());
     last.splice(0, last.length - dear.collections);
     const [from, to] = [last[0]?.startTime ?? 0, last.at(-1)?.startTime ?? 0];
@@ -35,6 +35,15 @@ export function holdHeap(): void {
 
 function growYoung(grows: boolean): void {
   setFlagsFromString(`--semi-space-growth-factor=${grows ? 2 : 1}`);
+}
+
+/** node opens a file to tell it, and throws where no more can be opened: that is no reason to end. */
+function bufferBytes(): number {
+  try {
+    return process.memoryUsage().arrayBuffers;
+  } catch {
+    return 0;
+  }
 }
 
 /** Both halves. */

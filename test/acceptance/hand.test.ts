@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, linkSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
@@ -227,6 +227,25 @@ both("get: a copy is the same file where one side knows only the second; another
   assert.equal((await filesync("get", "disk:whole.bin")).code, 2);
   world.file("cwd/fine.bin", "content of b", 7.75);
   assert.equal((await filesync("get", "disk:fine.bin")).code, 2);
+});
+
+both("get: a device of the system or a pipe is never replaced; a place on a device is no file here", async (_t, world, filesync) => {
+  for (const name of ["a.bin", "b.bin"]) world.file(`disk/${name}`, name);
+  assert.equal(spawnSync("mkfifo", [world.path("cwd/pipe")]).status, 0);
+  symlinkSync("/dev/null", world.path("cwd/null"));
+  symlinkSync("nowhere", world.path("cwd/dead"));
+  for (const name of ["pipe", "null"])
+    assert.deepEqual(await filesync("get", "--force", "disk:a.bin", name), {
+      code: 2,
+      out: "",
+      err: `filesync: ${name} is there already, and no plain file: it is not replaced`,
+    });
+  assert.match((await filesync("get", "disk:a.bin", "dead")).err, /dead is a link to nowhere, which is not there/);
+  const both = await filesync("get", "disk:a.bin", "disk:b.bin");
+  assert.match(both.err, /^filesync: get takes one file of a device to this machine, and "disk:b\.bin" names one of disk/);
+  assert.equal(both.code, 2);
+  assert.deepEqual(readdirSync(world.path("cwd")).sort(), ["dead", "null", "pipe"]);
+  assert.equal((await filesync("get", "disk:a.bin", "./disk:b.bin")).code, 0);
 });
 
 test("ls on a server that lets in one connection, while the daemon sends: it says what it waits for", async (t) => {
