@@ -9,7 +9,8 @@ import type { Config, DeviceConfig } from "../core/config.js";
 import { codeOf, sqliteCodeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, type Lock } from "../core/installation.js";
-import { Journal } from "../core/journal.js";
+import { damagedText, Journal, JournalDamaged } from "../core/journal.js";
+import { forgottenIn } from "../core/receipts.js";
 import { reasonOf } from "../core/retry.js";
 import { isMedium } from "../core/tables.js";
 import { UsageError } from "./config.js";
@@ -65,11 +66,17 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
       const engine = engineWith(config, journal, await installationIn(stateDir));
       for (const { id, size } of journal.all<{ id: string; size: number }>("SELECT id, size FROM versions WHERE spooled > 0"))
         engine.spool.hold(id, size);
+      if (copy === undefined && knowsLess(journal, stateDir))
+        process.stderr.write(
+          `the journal in ${stateDir} does not know all that receipts.jsonl beside it says: the next start of the daemon takes it from there, and it is not told here\n`,
+        );
       return await work(engine);
     } finally {
       await journal.close();
     }
   } catch (error) {
+    // Not all of it is read when it is opened.
+    if ([11, 26].includes(sqliteCodeOf(error) ?? 0)) throw new JournalDamaged(damagedText(stateDir), { cause: error });
     if (isMedium(error))
       throw new UsageError(`the journal in ${stateDir} cannot be ${reads ? "read" : "written"}: ${await whyNotWritten(stateDir, error)}`);
     if (isReadOnly(error)) throw new UsageError(`${stateDir} cannot be written: the file system is read-only; mount it for writing`);
@@ -135,6 +142,13 @@ function engineWith(config: Config, journal: Journal, installation: string | und
   const clock = new RealClock();
   const given = { config, events: new Events(), clock, random: Math.random, startMs: clock.monotonicMs() };
   return engineOf(given, journal, installation ?? "00000000");
+}
+
+/** After a power cut: it lost its end, or all of it. */
+function knowsLess(journal: Journal, stateDir: string): boolean {
+  if (journal.unknownFrom !== undefined) return true;
+  const size = statSync(join(stateDir, "receipts.jsonl"), { throwIfNoEntry: false })?.size ?? 0;
+  return size > 0 && journal.get("SELECT 1 FROM versions LIMIT 1") === undefined && forgottenIn(journal).deliveries === 0;
 }
 
 /** Nobody else writes there either. */

@@ -37,6 +37,8 @@ const mostRounds = 3;
 
 export class JournalDamaged extends Error {}
 
+export const damagedText = (dir: string): string => `the journal in ${dir} is damaged: "filesync run" sets it aside and rebuilds it`;
+
 interface Waiter {
   resolve(): void;
   reject(error: Error): void;
@@ -91,8 +93,7 @@ export class Journal {
     } catch (error) {
       if (sqliteCodeOf(error) === 5) throw new StateDirHeld(`${path} is open in another program, such as sqlite3: close it there`);
       if (error instanceof JournalFromNewerVersion ? !mend || !isTakenBack(dir, wentBack) : !isDamage(error)) throw error;
-      if (!mend)
-        throw new JournalDamaged(`the journal in ${dir} is damaged: "filesync run" sets it aside and rebuilds it`, { cause: error });
+      if (!mend) throw new JournalDamaged(damagedText(dir), { cause: error });
       setAside = await moveAside(dir);
       db = await openTables(path, false);
     }

@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, readdirSync, rmSync, symlinkSync, utimesSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { dirname } from "node:path";
 import { test } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import type { Status } from "../../core/status.js";
@@ -55,6 +56,31 @@ test("without a daemon the devices of the configuration are there, and nobody cl
     reason: "no daemon runs",
     last: { presence: "attached", at: json.devices[0]?.last?.at },
   });
+});
+
+test("a journal that is damaged behind its beginning, or lost all, is no internal error, and nobody says that all is delivered without a word of it", async (t) => {
+  const world = new World(t);
+  const config = await delivered(world);
+  const path = readdirSync(world.dir, { recursive: true, encoding: "utf8" }).find((name) => name.endsWith("journal.db")) ?? "";
+  const journal = world.path(path);
+  const whole = readFileSync(journal);
+  writeFileSync(journal, Buffer.concat([whole.subarray(0, 4096), Buffer.alloc(whole.length - 4096, 0xa5)]));
+  for (const words of [["status"], ["why", "a.ulg"], ["verify"]]) {
+    const { code, err } = await runProgram([...words, "--config", config]);
+    assert.equal(
+      masked(err, world.dir),
+      `filesync: the journal in DIR/${dirname(path)} is damaged: "filesync run" sets it aside and rebuilds it`,
+    );
+    assert.equal(code, 2, words[0]);
+  }
+  writeFileSync(journal, "");
+  const { code, err } = await runProgram(["status", "--config", config]);
+  assert.match(err, /does not know all that receipts\.jsonl beside it says/);
+  assert.equal(code, 0);
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const after = await runProgram(["status", "--config", config]);
+  assert.equal(after.err, "");
+  assert.match(after.out, /in:a\.ulg → out:v\/in\/a\.ulg/);
 });
 
 test("on a read-only file system the journal is read all the same, also after a kill; what would change it says what to do", async (t) => {
