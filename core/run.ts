@@ -138,7 +138,14 @@ export class Run {
   static async begin(given: Given, installation: Installation, doubt: Doubt, wentBack?: string): Promise<Run> {
     const { config, events } = given;
     const journal = await Journal.open(config.stateDir, doubt, true, wentBack);
-    const run = new Run(engineOf(given, journal, installation.id), given);
+    let run: Run;
+    try {
+      run = new Run(engineOf(given, journal, installation.id), given);
+    } catch (error) {
+      // Damage may lie where this reads first. What stays open would be in the way of who sets it aside.
+      await journal.close().catch(() => undefined);
+      throw error;
+    }
     try {
       if (journal.setAside.length > 0)
         events.say(

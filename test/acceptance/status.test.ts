@@ -73,6 +73,10 @@ test("a journal that is damaged behind its beginning, or lost all, is no interna
     );
     assert.equal(code, 2, words[0]);
   }
+  // It is noticed where the daemon reads first, too.
+  const begun = await runProgram(["run", "--once", "--config", config]);
+  assert.match(begun.out, /was set aside as .*journal\.damaged-1\.db and is rebuilt/);
+  assert.equal(begun.code, 0);
   writeFileSync(journal, "");
   const { code, err } = await runProgram(["status", "--config", config]);
   assert.match(err, /does not know all that receipts\.jsonl beside it says/);
