@@ -180,7 +180,11 @@ export async function serve(
       code = 3;
       events.say("warn", "left", `finished, but nothing could be done: ${daemon.trouble ?? "it was stopped"}`);
     } else if (options.once) {
-      const drained = await Promise.race([daemon.drained(stop.signal).catch(() => undefined), asked.then(() => undefined)]);
+      const ended = daemon.drained(stop.signal).catch((error: unknown) => {
+        if (!stop.signal.aborted) throw error;
+        return undefined;
+      });
+      const drained = await Promise.race([ended, asked.then(() => undefined)]);
       if (drained === undefined) code = 130;
       else {
         const { waiting, parked, lost, unreleased, kept, unlisted, unread, uneven } = drained;

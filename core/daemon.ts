@@ -5,6 +5,7 @@
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
 import { RealClock } from "./clock.js";
+import { ControlError } from "./control.js";
 import type { Config } from "./config.js";
 import type { Engine } from "./engine.js";
 import type { Events } from "./events.js";
@@ -104,8 +105,9 @@ export class Daemon {
   }
 
   status(): Status {
-    if (this.#run === undefined) throw new Error("the daemon is starting");
-    return statusOf(this.#run.engine, this.#options.programVersion, this.ready, this.#refused);
+    const status = this.#asked(({ engine }) => statusOf(engine, this.#options.programVersion, this.ready, this.#refused));
+    if (status === undefined) throw new ControlError(this.#trouble ?? "the journal is damaged, and is rebuilt now: ask again in a while");
+    return status;
   }
 
   progress(): Pick<Status, "queue" | "transfers"> {
@@ -152,9 +154,22 @@ export class Daemon {
       await this.#clock.sleep(Math.max(10, 20 * tookMs), signal);
       await this.#rebuilding;
       const begunMs = this.#clock.monotonicMs();
-      const left = this.#run?.left();
+      const left = this.#asked((run) => run.left());
       if (left !== undefined) return left;
       tookMs = this.#clock.monotonicMs() - begunMs;
+    }
+  }
+
+  /** What a run says of itself; undefined where none is, or damage was met that only who asks has read so far: the journal is opened anew then. */
+  #asked<T>(ask: (run: Run) => T): T | undefined {
+    const run = this.#run;
+    if (run === undefined) return undefined;
+    try {
+      return ask(run);
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      this.#rebuildAfter(run, error as Error);
+      return undefined;
     }
   }
 

@@ -2,12 +2,13 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { spawn } from "@lydell/node-pty";
+import { openDatabase } from "../../core/sqlite.js";
 import type { Status } from "../../core/status.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
@@ -86,6 +87,29 @@ test("a journal that is damaged behind its beginning, or lost all, is no interna
   assert.equal(after.err, "");
   assert.match(after.out, /in:a\.ulg → out:v\/in\/a\.ulg/);
 });
+
+for (const index of ["deliveries_due", "versions_gone"])
+  test(`a journal of which only ${index} is damaged is rebuilt once that is read for who asks`, async (t) => {
+    const world = new World(t);
+    const config = await delivered(world);
+    const path = readdirSync(world.dir, { recursive: true, encoding: "utf8" }).find((name) => name.endsWith("journal.db")) ?? "";
+    const journal = world.path(path);
+    const db = await openDatabase(journal);
+    const { page } = db.prepare("SELECT rootpage AS page FROM disk.sqlite_master WHERE name = ?").get(index) as { page: number };
+    db.close();
+    const bytes = readFileSync(journal);
+    bytes.fill(0xa5, (page - 1) * 4096, page * 4096);
+    writeFileSync(journal, bytes);
+    const daemon = new Program(["run", "--json", "--config", config]);
+    t.after(() => daemon.kill());
+    await daemon.until(({ what }) => what === "ready", "ready");
+    await until("status says that all is delivered", async () => {
+      const { code, out, err } = await runProgram(["status", "--config", config]);
+      assert.doesNotMatch(err, /internal error/);
+      return code === 0 && out.includes("in:a.ulg → out:v/in/a.ulg");
+    });
+    await until("it was set aside", () => existsSync(world.path(join(dirname(path), "journal.damaged-1.db"))));
+  });
 
 test("on a read-only file system the journal is read all the same, also after a kill; what would change it says what to do", async (t) => {
   const world = new World(t);
