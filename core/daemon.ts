@@ -225,6 +225,8 @@ export class Daemon {
     const { events } = this.#options;
     const config = this.#config;
     const { signal } = this.#stopping;
+    // Somebody else met it, too, and told it before.
+    if (run !== undefined && this.#run !== run) return;
     this.#run = undefined;
     const damaged = isDamage(error);
     const full = isFull(error);
