@@ -71,7 +71,7 @@ export function engineOf(given: Given, journal: Journal, installation: string): 
   };
 }
 
-/** Undefined, and that is said, where it can never work as configured. */
+/** Undefined, and that is said, where it can never work as configured. Throws what the journal fails with. */
 export function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock): Lane | undefined {
   const context = contextOf(engine, config, clock);
   try {
@@ -85,6 +85,7 @@ export function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock
       ...(device.target === undefined ? {} : { uptime: new Uptime(metaStore<Learned>(engine.journal, `uptime:${config.name}`), clock) }),
     });
   } catch (error) {
+    if (engine.journal.failed) throw error;
     engine.events.say("error", "config", `${config.name}: cannot be started: ${reasonOf(error)}; the rest runs`, { device: config.name });
     return undefined;
   }

@@ -160,15 +160,14 @@ export class Daemon {
     }
   }
 
-  /** What a run says of itself; undefined where none is, or damage was met that only who asks has read so far: the journal is opened anew then. */
+  /** What a run says of itself; undefined where none is, or its journal has failed: that is opened anew then. */
   #asked<T>(ask: (run: Run) => T): T | undefined {
     const run = this.#run;
     if (run === undefined) return undefined;
     try {
       return ask(run);
     } catch (error) {
-      if (!isDamage(error)) throw error;
-      this.#rebuildAfter(run, error as Error);
+      if (!run.engine.journal.failed) throw error;
       return undefined;
     }
   }
@@ -225,18 +224,17 @@ export class Daemon {
     const { events } = this.#options;
     const config = this.#config;
     const { signal } = this.#stopping;
-    // Somebody else met it, too, and told it before.
-    if (run !== undefined && this.#run !== run) return;
     this.#run = undefined;
     const damaged = isDamage(error);
     const full = isFull(error);
+    const how = damaged ? "is damaged" : "cannot be written";
     const troubled = (why: string) => {
-      this.#trouble = `nothing is found or delivered: the journal in ${config.stateDir} cannot be written: ${why}; it is looked at again`;
+      this.#trouble = `nothing is found or delivered: the journal in ${config.stateDir} ${how}: ${why}; it is looked at again`;
     };
     troubled(reasonOf(error));
     const first = await whyNotWritten(config.stateDir, error);
     troubled(first);
-    events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be written: ${first}; it is opened anew`);
+    events.say("error", "journal-failed", `the journal in ${config.stateDir} ${how}: ${first}; it is opened anew`);
     const said = async (next: unknown) => {
       const why = await whyNotWritten(config.stateDir, next);
       troubled(why);

@@ -132,11 +132,21 @@ export class Journal {
 
   /** All rows of a query. Reads see what was applied. */
   all<Row>(sql: string, ...values: Value[]): Row[] {
-    return this.#prepare(sql).all(...values) as Row[];
+    return this.#asked(() => this.#prepare(sql).all(...values)) as Row[];
   }
 
   get<Row>(sql: string, ...values: Value[]): Row | undefined {
-    return this.#prepare(sql).get(...values) as Row | undefined;
+    return this.#asked(() => this.#prepare(sql).get(...values)) as Row | undefined;
+  }
+
+  /** Damage is the journal's, whoever meets it: a listing would take it for its source's, and tell it for ever. It is looked for, and set aside, where the journal is opened anew. */
+  #asked<T>(ask: () => T): T {
+    try {
+      return ask();
+    } catch (error) {
+      if ([11, 26].includes(sqliteCodeOf(error) ?? 0)) this.#fail(error as Error);
+      throw error;
+    }
   }
 
   /** Inside `apply` or `commit` only. The number of rows changed. */

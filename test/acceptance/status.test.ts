@@ -88,18 +88,37 @@ test("a journal that is damaged behind its beginning, or lost all, is no interna
   assert.match(after.out, /in:a\.ulg → out:v\/in\/a\.ulg/);
 });
 
+/** Its first page. Where the journal is. */
+async function damage(world: World, table: string): Promise<string> {
+  const path = readdirSync(world.dir, { recursive: true, encoding: "utf8" }).find((name) => name.endsWith("journal.db")) ?? "";
+  const journal = world.path(path);
+  const db = await openDatabase(journal);
+  const { page } = db.prepare("SELECT rootpage AS page FROM disk.sqlite_master WHERE name = ?").get(table) as { page: number };
+  db.close();
+  const bytes = readFileSync(journal);
+  bytes.fill(0xa5, (page - 1) * 4096, page * 4096);
+  writeFileSync(journal, bytes);
+  return path;
+}
+
+for (const table of ["versions", "versions_path", "memory"])
+  test(`a journal of which only ${table} is damaged: no device is told as what fails, it is rebuilt`, async (t) => {
+    const world = new World(t);
+    const config = await delivered(world);
+    await damage(world, table);
+    world.file("in/b.ulg", "b");
+    const { code, out } = await runProgram(["run", "--once", "--config", config]);
+    assert.equal(code, 0, out);
+    assert.doesNotMatch(out, /cannot (list|be started)/);
+    assert.match(out, /was set aside as .*journal\.damaged-1\.db and is rebuilt/);
+    assert.match(out, /in:b\.ulg → out:/);
+  });
+
 for (const index of ["deliveries_due", "versions_gone"])
   test(`a journal of which only ${index} is damaged is rebuilt once that is read for who asks`, async (t) => {
     const world = new World(t);
     const config = await delivered(world);
-    const path = readdirSync(world.dir, { recursive: true, encoding: "utf8" }).find((name) => name.endsWith("journal.db")) ?? "";
-    const journal = world.path(path);
-    const db = await openDatabase(journal);
-    const { page } = db.prepare("SELECT rootpage AS page FROM disk.sqlite_master WHERE name = ?").get(index) as { page: number };
-    db.close();
-    const bytes = readFileSync(journal);
-    bytes.fill(0xa5, (page - 1) * 4096, page * 4096);
-    writeFileSync(journal, bytes);
+    const path = await damage(world, index);
     const daemon = new Program(["run", "--json", "--config", config]);
     t.after(() => daemon.kill());
     await daemon.until(({ what }) => what === "ready", "ready");

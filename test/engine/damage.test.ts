@@ -14,9 +14,12 @@ test("a question and a change that meet damage at once have the journal opened a
   const broken = () => {
     throw damage;
   };
-  Object.assign(journal, { all: broken, get: broken });
-  assert.throws(() => bench.daemon.status(), /rebuilt now/);
-  await assert.rejects(journal.apply(broken), damage);
+  Object.assign(journal.db, { prepare: () => ({ all: broken, get: broken, run: broken }) });
+  assert.throws(() => journal.get("SELECT 'what nobody asked before'"), damage);
+  await assert.rejects(
+    journal.apply(() => undefined),
+    damage,
+  );
   await until(bench, "it is open again", () => bench.events.some(({ what }) => what === "journal-reopened"));
   card.put("b", "b");
   await until(bench, "the second is there", () => out.files.size === 2);
