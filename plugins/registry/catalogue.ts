@@ -141,5 +141,8 @@ export interface Catalogue {
   /** By vehicle. */
   usedOfAll(): Promise<ReadonlyMap<string, Used>>;
 
+  /** A copy beside it, of a day ago at most, for whoever finds it damaged. Nothing that was deleted stays in it. Throws Fault "denied" where the catalogue itself is damaged, or what the medium says. */
+  keepCopy(nowMs: number): Promise<void>;
+
   close(): Promise<void>;
 }

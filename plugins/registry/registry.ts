@@ -41,6 +41,8 @@ const mostOfOne = 200;
 const handshakeMs = 10_000;
 /** Housekeeping: ages, idle slots, mails. */
 const tickMs = 5000;
+/** Whether the catalogue's copy is of today. */
+const copyLookMs = 3600_000;
 /** So much of an upload a power cut may cost. */
 const syncMs = 1000;
 
@@ -70,6 +72,8 @@ export class Registry implements Service {
   /** Changes of who may come in: how many there were, and up to which the door knows them. */
   #keysChanged = 0;
   #keysKnown = 0;
+  #copyAtMs = 0;
+  #copyTrouble = "";
   #keysTrouble = "";
 
   constructor(options: RegistryOptions, context: PluginContext) {
@@ -277,10 +281,23 @@ export class Registry implements Service {
         this.#ftp?.tick();
         await this.#tellDoorAgain();
         await renew();
+        await this.#keepCopy();
       } catch (error) {
         this.#context.say("error", `the registry's housekeeping: ${error instanceof Error ? error.message : String(error)}`);
       }
     }
+  }
+
+  async #keepCopy(): Promise<void> {
+    const { clock } = this.#context;
+    if (clock.monotonicMs() < this.#copyAtMs) return;
+    this.#copyAtMs = clock.monotonicMs() + copyLookMs;
+    const trouble = await (await this.#opened()).keepCopy(clock.wallMs()).then(
+      () => "",
+      (error: unknown) => `there is no new copy of the catalogue: ${error instanceof Error ? error.message : String(error)}`,
+    );
+    if (trouble !== "" && trouble !== this.#copyTrouble) this.#context.say("error", trouble);
+    this.#copyTrouble = trouble;
   }
 
   async #applyKeys(): Promise<void> {

@@ -1,10 +1,11 @@
 /** The registry's catalogue in SQLite: files of earlier formats. What it does is in the other tests here. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openDatabase } from "../../core/sqlite.js";
+import type { Catalogue } from "./catalogue.js";
 import { openCatalogue } from "./sqlite-catalogue.js";
 
 test("a catalogue of the version before is taken over", async (t) => {
@@ -48,4 +49,66 @@ test("a catalogue of the version before is taken over", async (t) => {
     assert.equal((await catalogue.confirm(id, { vehicle: `old-${n}`, name: `old ${n}`, owner: "a-2", atMs: 1 })).legacy, true);
     await catalogue.close();
   }
+});
+
+test("a damaged catalogue says so, and what to do: its copy of the day, in which nothing is that was deleted, takes its place", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-registry-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const path = join(dir, "registry.sqlite");
+  const copy = `${path}.copy`;
+  const registers = async (catalogue: Catalogue, id: string) => {
+    await catalogue.addPending({
+      ...{
+        id,
+        email: `${id}@example.org`,
+        key: `ssh-ed25519 ${id}`,
+        fingerprint: `SHA256:${id}`,
+        tokenHash: id,
+        legacy: false,
+        renew: false,
+      },
+      ...{ state: "waiting", by: "operator", mailed: false, ageMs: 0 },
+    });
+    await catalogue.confirm(id, { vehicle: `v-${id}`, name: id, owner: `o-${id}`, atMs: 1 });
+  };
+  const catalogue = await openCatalogue(path);
+  for (const id of ["one", "two"]) await registers(catalogue, id);
+  const now = Date.now();
+  await catalogue.keepCopy(now);
+  assert.equal(statSync(copy).mode & 0o777, 0o600);
+  await catalogue.deleteOwner("two@example.org");
+  assert.ok(!existsSync(copy));
+  await catalogue.keepCopy(now);
+  assert.ok(!readFileSync(copy).includes("two@example.org"));
+  await registers(catalogue, "three");
+  await catalogue.keepCopy(now + 1000);
+  assert.ok(!readFileSync(copy).includes("three@example.org"), "once a day");
+  await catalogue.close();
+  const damage = (from: number) => {
+    const bytes = readFileSync(path);
+    bytes.fill(0xa5, from);
+    writeFileSync(path, bytes);
+  };
+  damage(4096);
+  const broken = await openCatalogue(path);
+  const said = {
+    name: "Fault",
+    message:
+      /^the catalogue .*registry\.sqlite is damaged \(.*\): with the station stopped, its copy of .* can take its place: rm -f .*-wal && mv .*copy .*sqlite; what was registered/,
+  };
+  await assert.rejects(broken.vehicles(), said);
+  // It takes the place of no copy.
+  await assert.rejects(broken.keepCopy(now + 48 * 3600_000), said);
+  await broken.close();
+  damage(0);
+  await assert.rejects(openCatalogue(path), said);
+  renameSync(copy, path);
+  const again = await openCatalogue(path);
+  t.after(() => again.close());
+  assert.deepEqual(
+    (await again.vehicles()).map(({ id }) => id),
+    ["v-one"],
+  );
+  await again.keepCopy(now);
+  assert.ok(existsSync(copy));
 });

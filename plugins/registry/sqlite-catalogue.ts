@@ -1,7 +1,11 @@
-/** The catalogue in a file of SQLite: WAL, each change synced. */
-import { mkdir } from "node:fs/promises";
+/** The catalogue in a file of SQLite: WAL, each change synced. Nobody else knows what is in it, so a copy is kept beside it. */
+import { statSync } from "node:fs";
+import { chmod, mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
-import { openDatabase, type Database, type Statement, type Value } from "../../core/sqlite.js";
+import { Fault, sqliteCodeOf } from "../../core/errors.js";
+import { removeDurable, removeFile, renameDurable, syncFound } from "../../core/fs.js";
+import { dateText } from "../../core/route.js";
+import { openDatabase, rollBack, type Database, type Statement, type Value } from "../../core/sqlite.js";
 import { type Catalogue, type FileRow, type Owner, type Pending, type SlotRow, Taken, type Used, type Vehicle } from "./catalogue.js";
 
 const version = 2;
@@ -57,11 +61,33 @@ interface PendingRow {
   renew: number;
 }
 
+const copyMs = 24 * 3600_000;
+const copyOf = (path: string) => `${path}.copy`;
+
 const vehicleRows = `SELECT v.*, o.email, o.quota AS owner_quota FROM vehicles v JOIN owners o ON o.id = v.owner`;
 
-/** Opens the file, made where there is none. Throws an Error that a newer version wrote it, or SQLite's. */
+/** Opens the file, made where there is none. Throws Fault "denied" where it is damaged, an Error that a newer version wrote it, or SQLite's. */
 export async function openCatalogue(path: string): Promise<Catalogue> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  try {
+    return await opened(path);
+  } catch (error) {
+    throw orDamage(path, error);
+  }
+}
+
+/** What a person reads of damage: it cannot be mended here, and what to do. */
+function orDamage(path: string, error: unknown): unknown {
+  if (![11, 26].includes(sqliteCodeOf(error) ?? 0)) return error;
+  const copy = statSync(copyOf(path), { throwIfNoEntry: false });
+  const help =
+    copy === undefined
+      ? "put a backup of it there, or take it away: then all vehicles register anew; their files stay"
+      : `with the station stopped, its copy of ${dateText(copy.mtimeMs)} can take its place: rm -f ${path}-wal && mv ${copyOf(path)} ${path}; what was registered, revoked or sent since is not in that`;
+  return new Fault("denied", `the catalogue ${path} is damaged (${(error as Error).message}): ${help}`, { cause: error });
+}
+
+async function opened(path: string): Promise<Catalogue> {
   const database = await openDatabase(path);
   try {
     database.exec(
@@ -72,7 +98,7 @@ export async function openCatalogue(path: string): Promise<Catalogue> {
     if (found === 0) database.exec(`BEGIN; ${schema} PRAGMA disk.user_version = ${version}; COMMIT`);
     for (let at = found; at > 0 && at < version; at++)
       database.exec(`BEGIN; ${migrations[at] ?? ""} PRAGMA disk.user_version = ${at + 1}; COMMIT`);
-    return new SqliteCatalogue(database);
+    return new SqliteCatalogue(path, database);
   } catch (error) {
     database.close();
     throw error;
@@ -83,8 +109,36 @@ class SqliteCatalogue implements Catalogue {
   readonly #database: Database;
   readonly #statements = new Map<string, Statement>();
 
-  constructor(database: Database) {
+  #copying: Promise<void> | undefined;
+
+  constructor(
+    readonly path: string,
+    database: Database,
+  ) {
     this.#database = database;
+  }
+
+  keepCopy(nowMs: number): Promise<void> {
+    return (this.#copying = this.#keepCopy(nowMs));
+  }
+
+  async #keepCopy(nowMs: number): Promise<void> {
+    const [path, making] = [copyOf(this.path), `${copyOf(this.path)}.new`];
+    const age = nowMs - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? -Infinity);
+    if (Math.abs(age) < copyMs) return;
+    await removeFile(making);
+    try {
+      // What is damaged takes the place of no copy.
+      const [first] = this.#database.prepare("PRAGMA disk.quick_check(1)").all() as { quick_check: string }[];
+      if (first?.quick_check !== "ok") throw Object.assign(new Error((first?.quick_check ?? "").replaceAll("\n", " ")), { errcode: 11 });
+      this.#database.prepare("VACUUM disk INTO ?").run(making);
+      await chmod(making, 0o600);
+      await syncFound(making);
+      await renameDurable(making, path);
+    } catch (error) {
+      await removeFile(making).catch(() => undefined);
+      throw orDamage(this.path, error);
+    }
   }
 
   vehicles(): Promise<Vehicle[]> {
@@ -140,6 +194,8 @@ class SqliteCatalogue implements Catalogue {
     });
     // The log has them still.
     this.#database.exec("PRAGMA disk.wal_checkpoint(TRUNCATE)");
+    await this.#copying?.catch(() => undefined);
+    await removeDurable(copyOf(this.path));
     return registrations;
   }
 
@@ -329,7 +385,8 @@ class SqliteCatalogue implements Catalogue {
       try {
         resolve(this.#whole(work));
       } catch (error) {
-        reject(error instanceof Error ? error : new Error(String(error)));
+        const told = orDamage(this.path, error);
+        reject(told instanceof Error ? told : new Error(String(told)));
       }
     });
   }
@@ -341,7 +398,7 @@ class SqliteCatalogue implements Catalogue {
       this.#database.exec("COMMIT");
       return result;
     } catch (error) {
-      this.#database.exec("ROLLBACK");
+      rollBack(this.#database);
       throw error;
     }
   }
