@@ -4,7 +4,6 @@ import { chmod, mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { Fault, sqliteCodeOf } from "../../core/errors.js";
 import { removeDurable, removeFile, renameDurable, syncFound } from "../../core/fs.js";
-import { dateText } from "../../core/route.js";
 import { openDatabase, rollBack, type Database, type Statement, type Value } from "../../core/sqlite.js";
 import { type Catalogue, type FileRow, type Owner, type Pending, type SlotRow, Taken, type Used, type Vehicle } from "./catalogue.js";
 
@@ -83,7 +82,7 @@ function orDamage(path: string, error: unknown): unknown {
   const help =
     copy === undefined
       ? "put a backup of it there, or take it away: then all vehicles register anew; their files stay"
-      : `with the station stopped, its copy of ${dateText(copy.mtimeMs)} can take its place: rm -f ${path}-wal && mv ${copyOf(path)} ${path}; what was registered, revoked or sent since is not in that`;
+      : `with the station stopped, its copy of ${copy.mtime.toISOString().slice(0, 19)}Z can take its place: rm -f ${path}-wal && mv ${copyOf(path)} ${path}; what was registered, revoked or sent since is not in that`;
   return new Fault("denied", `the catalogue ${path} is damaged (${(error as Error).message}): ${help}`, { cause: error });
 }
 

@@ -5,6 +5,7 @@
 import { stat } from "node:fs/promises";
 import { Fault, faultOfErrno, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { isAlike } from "../../core/remote.js";
 import { begunAnew, expectTaken, isUntaken, noteUntaken, seldom } from "../../core/untaken.js";
 import { wirePath } from "../../core/wire-path.js";
 import type { FarEnd, FarState } from "./far.js";
@@ -166,7 +167,7 @@ export class RsyncTarget implements Target {
     if (there?.kind === "file" && there.size === upload.size) {
       const { path, size } = upload;
       const digest = this.#compares(upload) ? await far.digest(path, upload, signal) : undefined;
-      if (this.#compares(upload) ? digest !== undefined && digest === upload.digest : upload.naming === undefined) {
+      if (this.#compares(upload) ? digest !== undefined && digest === upload.digest : upload.naming === undefined && !isAlike(upload)) {
         await far.keep(path, signal);
         return digest === undefined ? { path, size, proof: "size" } : { path, size, proof: "digest", digest };
       }
