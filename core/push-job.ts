@@ -40,6 +40,10 @@ export class PushJob {
   progress = false;
   #sentBytes = 0;
   readonly #content: Content;
+  /** What a comparison with what is there ended with: who compares may put up with a source that has gone. */
+  #compared: unknown;
+  /** What the run ended with. */
+  #ended: unknown;
   readonly #route: RouteLane | undefined;
   /** The attachment that it began with. */
   readonly epoch: string | undefined;
@@ -88,7 +92,8 @@ export class PushJob {
 
   /** The fault that reading ended with, where reading is what failed. */
   get broken(): unknown {
-    return this.#needsSource ? this.#content.broken : undefined;
+    const { broken } = this.#content;
+    return !this.#needsSource || (broken === this.#compared && !isOf(this.#ended, broken)) ? undefined : broken;
   }
 
   /** It cost the link what the target did not keep, as far as `progress` tells. */
@@ -108,6 +113,7 @@ export class PushJob {
     try {
       return await this.#push();
     } catch (error) {
+      this.#ended = error;
       // Of what is read where it lies that may be its source's, which has another file by then that looks the same.
       if (isFault(error, "mismatch") && this.#content.broken === undefined) await this.#content.reprove?.(this.signal);
       throw error;
@@ -595,7 +601,7 @@ export class PushJob {
     const expect = () => this.#expect(path);
     const chunks = (offset: number, signal: AbortSignal): Reading => {
       // It is compared with what is there.
-      if (!this.#sends) return content.chunks(offset, signal, true);
+      if (!this.#sends) return this.#comparing(content.chunks(offset, signal, true));
       // A target that had to find out whether it takes parts knows it now.
       const over = overBudget(this.lane, version.size - offset);
       if (over !== undefined) throw new Fault("aborted", over.reason);
@@ -633,6 +639,14 @@ export class PushJob {
     };
   }
 
+  #comparing(reading: Reading): Reading {
+    const ended = (error: unknown): never => {
+      if (isFault(error, "missing", "changed")) this.#compared = error;
+      throw error;
+    };
+    return { next: () => reading.next().catch(ended), close: () => reading.close() };
+  }
+
   #expect(path: string): Expect {
     // Decided while it is pulled, so perhaps after this was claimed.
     const before = this.engine.queue.replacedBy(this.work.delivery.id);
@@ -655,4 +669,9 @@ export class PushJob {
         ),
     };
   }
+}
+
+/** Whether an error is that fault, or was made of it. */
+function isOf(error: unknown, fault: unknown): boolean {
+  return error === fault || (error instanceof Error && error.cause !== undefined && isOf(error.cause, fault));
 }

@@ -9,7 +9,7 @@ import { RealClock } from "../core/clock.js";
 import type { Config, DeviceConfig } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
 import { Digester } from "../core/digest.js";
-import { abortedFault, Fault, throwIfAborted } from "../core/errors.js";
+import { abortedFault, Fault, isFault, throwIfAborted } from "../core/errors.js";
 import { type Event, Events } from "../core/events.js";
 import type {
   Device,
@@ -69,8 +69,8 @@ export class FakeDevice {
   room = Infinity;
   /** What it has no room for was handed on all the same, as over a wire. */
   handsAll = false;
-  /** To tell how much it has of a file it compares that with the file. */
-  compares = false;
+  /** To tell how much it has of a file it compares that with the file, or does without where that has gone. */
+  compares: boolean | "or not" = false;
   /** Is awaited before each call is done; throws what the call shall throw. */
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
   /** Its `commit` tells that it asks for the name once `before` has let it, not before. */
@@ -278,7 +278,11 @@ export class FakeDevice {
       offset: async (upload, signal) => {
         await this.call(`offset ${upload.path}`, signal);
         const held = this.partials.get(upload.partialPath)?.length ?? 0;
-        if (this.compares) for await (const _ of upload.read(Math.max(0, held - 1), signal)) break;
+        try {
+          if (this.compares !== false) for await (const _ of upload.read(Math.max(0, held - 1), signal)) break;
+        } catch (error) {
+          if (this.compares === true || !isFault(error, "missing")) throw error;
+        }
         return held;
       },
       write: async (upload: Upload, offset, signal, onBytes) => {

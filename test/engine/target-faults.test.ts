@@ -69,6 +69,28 @@ test("what is only compared with the end of what a target has is read from there
   );
 });
 
+test("what has gone from its source and is whole at a target that cannot name it yet stays there, though the target would have compared it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const out = new FakeDevice("out", { target: { digests: [] } });
+  card.put("a.bin", "content");
+  card.before = (call) => {
+    if (call.startsWith("open") && !card.files.has("a.bin")) throw new Fault("missing", "there is no such file");
+    return undefined;
+  };
+  out.compares = "or not";
+  let commits = 0;
+  out.before = (call) => {
+    if (!call.startsWith("commit") || ++commits > 3) return undefined;
+    card.files.delete("a.bin");
+    throw new Fault("transient", "locked");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "named, or taken away", () => ["done", "dropped"].includes(bench.states("out")[0] ?? ""));
+  assert.ok(card.calls.filter((call) => call.startsWith("open")).length > 1, "it was compared");
+  assert.deepEqual([bench.states("out"), saidOf(bench, "lost"), out.files.get("a.bin")?.bytes.toString()], [["done"], [], "content"]);
+});
+
 test("a target that has no space, or asks for a pause, says so once until it takes a file, not for each file each time", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
