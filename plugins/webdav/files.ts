@@ -21,6 +21,7 @@ const asksFrom = 2 ** 20;
 const partStillMs = 200;
 const brokenStillMs = 1000;
 const lookMs = 100;
+const mostStuck = 3;
 
 /** Nothing of it was kept: a write that broke off is still at work there. */
 class Locked extends Fault {}
@@ -36,6 +37,8 @@ export class Files {
   readonly #known = new Set<string>();
   /** Uploads of whose partial the end is another's: it is no sign that what goes there next has arrived. */
   readonly #wrong = new Set<string>();
+  /** Uploads of which the last writes, so many, broke off at one offset: of those the server keeps nothing. */
+  readonly #stuck = new Map<string, { readonly offset: number; readonly times: number }>();
   /** Directories of partials that a server which keeps only whole files refused to write. */
   readonly #refusing = new Set<string>();
   /** Uploads whose partial was proved as it is, before `commit`. */
@@ -115,6 +118,9 @@ export class Files {
         break;
       } catch (error) {
         if (ranges) this.#broken.add(upload.id);
+        else if (statusOf(error) === undefined) this.#ways.doubt();
+        if (ranges && bodies?.failed !== true && isFault(error, "transient") && (statusOf(error) ?? 500) >= 500)
+          await this.#noteStuck(upload, offset);
         if (bodies?.failed === true || isOwnStop(signal) || (statusOf(error) !== undefined && !isUnanswered(error)))
           this.#known.add(upload.id);
         if (asks && statusOf(error) !== undefined) this.#refusing.add(dir);
@@ -126,8 +132,19 @@ export class Files {
       }
     }
     this.#refusing.delete(dir);
+    this.#stuck.delete(upload.id);
     if (ranges) await this.#expectContinued(upload, offset, await server.look(at, signal, what), signal);
     this.#known.add(upload.id);
+  }
+
+  /** Another server, or a proxy, may be there now, which breaks at ranges: whether it continues files is tried out again. */
+  async #noteStuck({ id }: Upload, offset: number): Promise<void> {
+    const before = this.#stuck.get(id);
+    const times = before?.offset === offset ? before.times + 1 : 1;
+    this.#stuck.set(id, { offset, times });
+    if (times < mostStuck) return;
+    this.#stuck.delete(id);
+    await this.#ways.forget();
   }
 
   async #put(upload: Upload, what: string, signal: AbortSignal, body: ReturnType<Bodies["next"]> | "", from?: number): Promise<void> {
@@ -220,17 +237,22 @@ export class Files {
   async #provenWhole(upload: Upload, { size }: Seen, signal: AbortSignal): Promise<Proved> {
     if (size !== upload.size)
       throw new Fault(size < upload.size ? "transient" : "conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
-    const proved = this.#proved.get(upload.id) ?? (await this.#publisher.prove(upload, this.#server.at(upload.partialPath), signal));
-    if (proved.proof === "size" && size > 0 && (await this.#held(upload, size, `cannot prove ${upload.path}`, signal)) === 0)
+    const before = this.#proved.get(upload.id);
+    const proved = before ?? (await this.#publisher.prove(upload, this.#server.at(upload.partialPath), signal));
+    if (
+      (proved.proof === "size" || before !== undefined) &&
+      size > 0 &&
+      (await this.#held(upload, size, `cannot prove ${upload.path}`, signal)) === 0
+    )
       throw new Fault("conflict", "the partial at the server does not end as the file does");
     return proved;
   }
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     return this.#publish(upload, signal).catch((error: unknown) => {
-      // The server may have lost its power.
+      // The server may have lost its power. Where it answered, what was read back is not read once more: its end is.
       this.#known.delete(upload.id);
-      this.#proved.delete(upload.id);
+      if (statusOf(error) === undefined || isUnanswered(error)) this.#proved.delete(upload.id);
       throw error;
     });
   }
@@ -281,6 +303,7 @@ export class Files {
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     const what = `cannot discard ${upload.partialPath}`;
     this.#broken.delete(upload.id);
+    this.#stuck.delete(upload.id);
     this.#known.delete(upload.id);
     this.#proved.delete(upload.id);
     await this.#server.delete(this.#server.at(upload.partialPath), what, signal);

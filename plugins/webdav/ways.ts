@@ -41,6 +41,8 @@ export class Ways {
   #known: Known | undefined;
   #software: string | undefined;
   #trying: Promise<void> | undefined;
+  /** What is known was not found out: it broke. */
+  #forNow = false;
 
   constructor(server: DavServer, { memory, installation }: { readonly memory: Memo; readonly installation: string }) {
     this.#server = server;
@@ -115,8 +117,15 @@ export class Ways {
     const continues = await this.#trial(upload, signal);
     const { url, files } = this.#server;
     const known: Known = { url: url.href, files, software: this.#software ?? "", way: continues === true ? "ranges" : "whole" };
-    if (continues === undefined) this.#take(known);
+    this.#forNow = continues === undefined;
+    if (this.#forNow) this.#take(known);
     else await this.#keep(known);
+  }
+
+  /** A file that went whole broke off: a link that did so at ranges too, for once, is not believed for good. */
+  doubt(): void {
+    if (this.#forNow) this.#known = undefined;
+    this.#forNow = false;
   }
 
   /** Takes away what a trial left that was cut off, also in a life before. */
@@ -149,7 +158,7 @@ export class Ways {
 
   /**
    * Two bytes, one by one: a server that answers 2xx may have replaced the first by the second, or left a hole. Undefined where it, or what is before it, broke
-   * at a range twice, and took a file without in between: for now nothing is continued there.
+   * at a range twice, and took a file without in between: nothing is continued there until a whole file breaks off, too.
    */
   async #trial(upload: Upload, signal: AbortSignal): Promise<boolean | undefined> {
     const server = this.#server;

@@ -516,6 +516,67 @@ test("a server, or what is before it, that breaks at each PUT with Content-Range
   }
 });
 
+test("a server known to continue files, behind a proxy by now that breaks at each PUT with Content-Range, is sent whole files", async (t) => {
+  for (const how of [500, 502, "reset"] as const) {
+    const memory = memo();
+    const { double, device } = await scene(t, plain, {}, memory);
+    await memory.set("server", { url: `${double.url}/`, files: "", software: double.software, way: "ranges" });
+    const known = davDevice(double.url, {}, { memory });
+    t.after(() => known.close());
+    double.instead = (exchange) => {
+      if (exchange.method !== "PUT" || exchange.request.headers["content-range"] === undefined) return false;
+      if (how === "reset") exchange.request.socket.destroy();
+      else double.say(exchange, how);
+      return true;
+    };
+    const it = upload("a.bin", bytes(200_000));
+    for (let n = 0; n < 3; n++)
+      await expectFault(
+        target(known).write(it, 0, calm(), () => undefined),
+        "transient",
+      );
+    await target(known).write(it, 0, calm(), () => undefined);
+    assert.ok(isReceipt(await target(known).commit(it, calm())));
+    await device.close();
+  }
+});
+
+test("a link that broke while it was tried out whether files are continued: once a whole file breaks off that is tried out again", async (t) => {
+  const { double, device } = await scene(t, plain, { timeout: "1s" });
+  let cuts = 1;
+  double.instead = (exchange) => {
+    const { method, path, request } = exchange;
+    const isRange = request.headers["content-range"] !== undefined;
+    if (method !== "PUT" || !(isRange || (!path.endsWith(".try.part") && cuts-- > 0))) return false;
+    request.once("data", () => request.socket.destroy()).resume();
+    return true;
+  };
+  const tried = () => double.asked.filter((it) => it.startsWith("PUT") && it.endsWith(".try.part")).length;
+  const write = () => target(device).write(upload("a.bin", bytes(200_000)), 0, calm(), () => undefined);
+  await write().catch(() => undefined);
+  const before = tried();
+  await write();
+  assert.ok(before > 0 && tried() > before, `${before} and ${tried()}`);
+});
+
+test("what was read back is not read once more for a server that answers that it cannot name it now: its end is", async (t) => {
+  const { double, device } = await scene(t, plain, { verify: "readback" });
+  const it = upload("a.bin", bytes(1_000_000));
+  await target(device).write(it, 0, calm(), () => undefined);
+  await target(device).prove?.(it, calm());
+  const whole: boolean[] = [];
+  let locked = 3;
+  double.instead = (exchange) => {
+    const { method, request } = exchange;
+    if (method === "GET") whole.push(request.headers.range === undefined);
+    return method === "MOVE" && locked-- > 0 && (double.say(exchange, 423), true);
+  };
+  for (let n = 0; n < 3; n++) await expectFault(target(device).commit(it, calm()), "transient");
+  const receipt = await target(device).commit(it, calm());
+  assert.ok(isReceipt(receipt) && receipt.proof === "readback");
+  assert.deepEqual(whole, [false, false, false]);
+});
+
 test("Yandex holds its answer: what was sent whole is looked for, and not sent again", async (t) => {
   for (const end of ["cut", "silence", "504"] as const) {
     const { double, device } = await scene(t, (dir) => new YandexDouble(dir), { timeout: "5s", answerTimeout: "300ms" });
