@@ -176,7 +176,7 @@ export class DavServer {
     const [first] = found;
     if (first === undefined) throw new Fault("transient", `${what}: ${this.url.host} answers nothing about ${at}`);
     const { collection, size = 0, modifiedMs, status } = first;
-    if (status === 404) return undefined;
+    if (status === 404 || status === 410) return undefined;
     this.#expectTold(status, what);
     return { collection, size, modifiedMs };
   }

@@ -109,6 +109,13 @@ test("a list that says of the directory itself that it cannot be told, or that i
   assert.ok((await fs.stat(join(double.dir, "sub"))).isDirectory());
 });
 
+test("a list may say of what is not there that it has gone", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const gone = "<d:response><d:href>/a.bin</d:href><d:status>HTTP/1.1 410 Gone</d:status></d:response>";
+  double.instead = (exchange) => exchange.path === "/a.bin" && (double.multistatus(exchange, [gone]), true);
+  assert.equal(await source(device).stat("a.bin", calm()), undefined);
+});
+
 test("a file whose name holds control characters is left out by its name, with why: asked for by another name it would count as lost", async (t) => {
   const { double, device } = await scene(t, plain);
   for (const name of ["new\nline.bin", "tab\t.bin", "‛0A.bin", "plain.bin"]) await fs.writeFile(join(double.dir, name), "content");
