@@ -32,7 +32,7 @@ export interface CopyOptions {
 
 export async function getFile(place: Place, given: string | undefined, options: CopyOptions): Promise<void> {
   const { name, signal } = place;
-  const other = given?.slice(0, given.indexOf(":"));
+  const other = given?.includes(":") === true ? given.slice(0, given.indexOf(":")) : undefined;
   if (given !== undefined && other !== undefined && place.devices.includes(other))
     throw new UsageError(
       `get takes one file of a device to this machine, and "${given}" names one of ${other}: each is a command of its own; a file here that is called so: ./${given}`,

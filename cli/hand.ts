@@ -102,7 +102,7 @@ export async function mkdirCommand(at: string, options: HandOptions): Promise<nu
 
 export async function mvCommand(at: string, to: string, options: HandOptions): Promise<number> {
   await changePlace(at, options, async ({ name, path, ask, signal, devices }) => {
-    const other = to.slice(0, to.indexOf(":"));
+    const other = to.includes(":") ? to.slice(0, to.indexOf(":")) : name;
     if (other !== name && devices.includes(other))
       throw new UsageError(
         `mv moves within ${name}, and "${other}" is another device: bring it there by get and put; a name that begins so: ${name}:${to}`,

@@ -246,6 +246,9 @@ both("get: a device of the system or a pipe is never replaced; a place on a devi
   assert.equal(both.code, 2);
   assert.deepEqual(readdirSync(world.path("cwd")).sort(), ["dead", "null", "pipe"]);
   assert.equal((await filesync("get", "disk:a.bin", "./disk:b.bin")).code, 0);
+  // A name that is a device's but for its last letter, or has a colon and names none, is one.
+  for (const name of ["disks", "C:x"]) assert.equal((await filesync("get", "disk:a.bin", name)).code, 0, name);
+  assert.equal((await filesync("mv", "disk:a.bin", "ftps")).out, "disk:a.bin → disk:ftps");
 });
 
 test("ls on a server that lets in one connection, while the daemon sends: it says what it waits for", async (t) => {
