@@ -221,6 +221,8 @@ export class Daemon {
 
   /** The medium refused a write, or the journal is damaged. Never rejects. */
   async #rebuild(run: Run | undefined, error: Error): Promise<void> {
+    // Who asked and who works may both have met it, or two who asked: what runs by now is another.
+    if (this.#run !== run) return;
     const { events } = this.#options;
     const config = this.#config;
     const { signal } = this.#stopping;

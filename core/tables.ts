@@ -114,11 +114,24 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
     if (suspect) {
       const check = db.prepare("PRAGMA disk.quick_check(1)").get() as { quick_check: string };
       if (check.quick_check !== "ok") throw Object.assign(new Error(check.quick_check), { damaged: true });
+      makeIndexesAnew(db);
     }
     return db;
   } catch (error) {
     db.close();
     throw error;
+  }
+}
+
+/** No check finds one that names rows that are not there, as where the medium took a page of it back; who reads that would meet damage again and again. */
+function makeIndexesAnew(db: Database): void {
+  try {
+    db.exec("REINDEX disk.versions; REINDEX disk.deliveries");
+  } catch (error) {
+    // Two rows of one id.
+    if (sqliteCodeOf(error) === 19) throw Object.assign(error as Error, { damaged: true });
+    // Without room they stay as they are.
+    if (!isFull(error)) throw error;
   }
 }
 
