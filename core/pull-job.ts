@@ -397,6 +397,11 @@ export class PullJob {
     const { id, source, base } = this.#version;
     const mine = engine.queue.deliveriesOf(id).filter((row) => row.target === target);
     if (mine.some((row) => row.path === path)) return;
+    // Each file goes there once, whatever path it would have by now.
+    const isOnce = engine.routes.get(source)?.some(({ rules }) => rules.route.to.some(({ device, once }) => device === target && once));
+    const [only] = mine;
+    if (isOnce === true && only?.begun === 0) engine.journal.run("UPDATE deliveries SET path = ? WHERE id = ?", path, only.id);
+    if (isOnce === true) return;
     const dayIn = (version: VersionRow) => dayOf({ path: version.path, ...stampOf(version) });
     const days = new Set([undated]);
     for (let earlier = base; earlier !== null;) {

@@ -168,11 +168,27 @@ export class PushJob {
   /** What was brought of the version before, where that has the content of this one, and only its time is another. Not where a person wants it sent. */
   async #broughtBefore(): Promise<StoredReceipt | undefined> {
     const { id, path, marks } = this.work.delivery;
-    const before = this.version.base === null ? undefined : this.engine.queue.replacedBy(id);
-    if (before?.size !== this.version.size || marksIn(marks).again === true) return undefined;
+    const before = this.engine.queue.replacedBy(id) ?? this.#foundSince();
+    if (this.version.base === null || before?.size !== this.version.size || marksIn(marks).again === true) return undefined;
     if (before.path !== path && before.path !== `${before.archive}/${path}`) return undefined;
     if (!this.#sealed) await this.#seal();
-    return before.digest !== undefined && before.digest === this.#digest ? before : undefined;
+    const digest = before.digest ?? this.engine.queue.digestOf(before.version);
+    return digest !== undefined && digest === this.#digest ? before : undefined;
+  }
+
+  /** Of a single shot in doubt that was found after it was superseded: nothing of it was to be replaced by then. */
+  #foundSince(): StoredReceipt | undefined {
+    const { queue } = this.engine;
+    const { target, path } = this.work.delivery;
+    if (!this.target.features.singleShot) return undefined;
+    for (let base = this.version.base; base !== null;) {
+      const before = queue.version(base);
+      if (before?.digest == null || before.size !== this.version.size) return undefined;
+      const row = queue.deliveriesOf(before.id).find((row) => row.target === target && row.path === path);
+      if (row?.state === "done" && row.receipt !== null) return JSON.parse(row.receipt) as StoredReceipt;
+      base = before.base;
+    }
+    return undefined;
   }
 
   /** Of what was about to get its name; undefined where it is not whole there, as when the server lost its end, or a transfer that came late made it anew: the rest is sent. */
