@@ -168,8 +168,9 @@ export class PushJob {
   /** What was brought of the version before, where that has the content of this one, and only its time is another. Not where a person wants it sent. */
   async #broughtBefore(): Promise<StoredReceipt | undefined> {
     const { id, path, marks } = this.work.delivery;
+    if (this.version.base === null) return undefined;
     const before = this.engine.queue.replacedBy(id) ?? this.#foundSince();
-    if (this.version.base === null || before?.size !== this.version.size || marksIn(marks).again === true) return undefined;
+    if (before?.size !== this.version.size || marksIn(marks).again === true) return undefined;
     if (before.path !== path && before.path !== `${before.archive}/${path}`) return undefined;
     if (!this.#sealed) await this.#seal();
     const digest = before.digest ?? this.engine.queue.digestOf(before.version);
