@@ -105,8 +105,9 @@ export class Daemon {
   }
 
   status(): Status {
+    if (this.#run === undefined) throw new ControlError(this.#trouble ?? "the daemon is starting: ask again in a while");
     const status = this.#asked(({ engine }) => statusOf(engine, this.#options.programVersion, this.ready, this.#refused));
-    if (status === undefined) throw new ControlError(this.#trouble ?? "the journal is damaged, and is rebuilt now: ask again in a while");
+    if (status === undefined) throw new ControlError("the journal failed just now, and is opened anew: ask again in a while");
     return status;
   }
 
