@@ -6,7 +6,7 @@ import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { whyNotWritten } from "../core/daemon.js";
 import type { Config, DeviceConfig } from "../core/config.js";
-import { codeOf, sqliteCodeOf } from "../core/errors.js";
+import { codeOf, isCorrupt, sqliteCodeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, type Lock } from "../core/installation.js";
 import { damagedText, Journal, JournalDamaged } from "../core/journal.js";
@@ -76,7 +76,7 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
     }
   } catch (error) {
     // Not all of it is read when it is opened.
-    if ([11, 26].includes(sqliteCodeOf(error) ?? 0)) throw new JournalDamaged(damagedText(stateDir), { cause: error });
+    if (isCorrupt(error)) throw new JournalDamaged(damagedText(stateDir), { cause: error });
     if (isMedium(error))
       throw new UsageError(`the journal in ${stateDir} cannot be ${reads ? "read" : "written"}: ${await whyNotWritten(stateDir, error)}`);
     if (isReadOnly(error)) throw new UsageError(`${stateDir} cannot be written: the file system is read-only; mount it for writing`);

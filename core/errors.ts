@@ -100,6 +100,11 @@ export function sqliteCodeOf(error: unknown): number | undefined {
   return codeOf(error) === "ERR_SQLITE_ERROR" ? sqliteWords[error.message] : undefined;
 }
 
+/** SQLITE_CORRUPT, SQLITE_NOTADB. */
+export function isCorrupt(error: unknown): error is Error {
+  return [11, 26].includes(sqliteCodeOf(error) ?? 0);
+}
+
 /** The Fault for an error of node:fs at a place that holds files. `what` opens the message: "cannot write /a/b". */
 export function faultOfErrno(error: unknown, what: string): Fault {
   if (isFault(error)) return error;

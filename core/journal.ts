@@ -18,7 +18,7 @@ import { join } from "node:path";
 import { Subject } from "./rxjs.js";
 import { syncData, syncDir } from "./fs.js";
 import { behindMark, markKey, markOf, trimReceipts } from "./receipts.js";
-import { sqliteCodeOf } from "./errors.js";
+import { isCorrupt, sqliteCodeOf } from "./errors.js";
 import { StateDirHeld } from "./installation.js";
 import type { Database, Statement, Value } from "./sqlite.js";
 import { isDamage, isFatal, isMedium, JournalFromNewerVersion, openTables, shorten } from "./tables.js";
@@ -144,7 +144,7 @@ export class Journal {
     try {
       return ask();
     } catch (error) {
-      if ([11, 26].includes(sqliteCodeOf(error) ?? 0)) this.#fail(error as Error);
+      if (isCorrupt(error)) this.#fail(error);
       throw error;
     }
   }

@@ -3,7 +3,7 @@
  * What SQLite's errors mean for it.
  */
 import { dirname } from "node:path";
-import { codeOf, sqliteCodeOf } from "./errors.js";
+import { codeOf, isCorrupt, sqliteCodeOf } from "./errors.js";
 import { freeBytesAt } from "./fs.js";
 import { openDatabase, rollBack, type Database } from "./sqlite.js";
 
@@ -196,5 +196,5 @@ export function isFull(error: unknown): error is Error {
 /** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */
 export function isDamage(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  return "damaged" in error || [1, 11, 26].includes(sqliteCodeOf(error) ?? 0);
+  return "damaged" in error || isCorrupt(error) || sqliteCodeOf(error) === 1;
 }

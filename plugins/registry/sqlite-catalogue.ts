@@ -2,7 +2,7 @@
 import { statSync } from "node:fs";
 import { chmod, mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
-import { Fault, sqliteCodeOf } from "../../core/errors.js";
+import { Fault, isCorrupt } from "../../core/errors.js";
 import { removeDurable, removeFile, renameDurable, syncFound } from "../../core/fs.js";
 import { openDatabase, rollBack, type Database, type Statement, type Value } from "../../core/sqlite.js";
 import { type Catalogue, type FileRow, type Owner, type Pending, type SlotRow, Taken, type Used, type Vehicle } from "./catalogue.js";
@@ -62,6 +62,8 @@ interface PendingRow {
 
 const copyMs = 24 * 3600_000;
 const copyOf = (path: string) => `${path}.copy`;
+/** Its name until it is whole. */
+const makingOf = (path: string) => `${copyOf(path)}.new`;
 
 const vehicleRows = `SELECT v.*, o.email, o.quota AS owner_quota FROM vehicles v JOIN owners o ON o.id = v.owner`;
 
@@ -77,13 +79,13 @@ export async function openCatalogue(path: string): Promise<Catalogue> {
 
 /** What a person reads of damage: it cannot be mended here, and what to do. */
 function orDamage(path: string, error: unknown): unknown {
-  if (![11, 26].includes(sqliteCodeOf(error) ?? 0)) return error;
+  if (!isCorrupt(error)) return error;
   const copy = statSync(copyOf(path), { throwIfNoEntry: false });
   const help =
     copy === undefined
       ? "put a backup of it there, or take it away: then all vehicles register anew; their files stay"
       : `with the station stopped, its copy of ${copy.mtime.toISOString().slice(0, 19)}Z can take its place: rm -f ${path}-wal && mv ${copyOf(path)} ${path}; what was registered, revoked or sent since is not in that`;
-  return new Fault("denied", `the catalogue ${path} is damaged (${(error as Error).message}): ${help}`, { cause: error });
+  return new Fault("denied", `the catalogue ${path} is damaged (${error.message}): ${help}`, { cause: error });
 }
 
 async function opened(path: string): Promise<Catalogue> {
@@ -122,10 +124,11 @@ class SqliteCatalogue implements Catalogue {
   }
 
   async #keepCopy(nowMs: number): Promise<void> {
-    const [path, making] = [copyOf(this.path), `${copyOf(this.path)}.new`];
+    const [path, making] = [copyOf(this.path), makingOf(this.path)];
+    // Of before a power cut.
+    await removeFile(making);
     const age = nowMs - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? -Infinity);
     if (Math.abs(age) < copyMs) return;
-    await removeFile(making);
     try {
       // What is damaged takes the place of no copy.
       const [first] = this.#database.prepare("PRAGMA disk.quick_check(1)").all() as { quick_check: string }[];
@@ -187,15 +190,21 @@ class SqliteCatalogue implements Catalogue {
   }
 
   async deleteOwner(email: string): Promise<number> {
+    // Before, too: after a power cut nobody would know that it has what was deleted.
+    await this.#dropCopy();
     const registrations = await this.#do(() => {
       this.#run("DELETE FROM owners WHERE email = ?", email);
       return Number(this.#prepared("DELETE FROM pending WHERE email = ?").run(email).changes);
     });
     // The log has them still.
     this.#database.exec("PRAGMA disk.wal_checkpoint(TRUNCATE)");
-    await this.#copying?.catch(() => undefined);
-    await removeDurable(copyOf(this.path));
+    await this.#dropCopy();
     return registrations;
+  }
+
+  async #dropCopy(): Promise<void> {
+    await this.#copying?.catch(() => undefined);
+    for (const path of [makingOf(this.path), copyOf(this.path)]) await removeDurable(path);
   }
 
   addPending(it: Pending): Promise<void> {
