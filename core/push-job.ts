@@ -17,7 +17,7 @@ import { overBudget } from "./limits.js";
 import { otherName } from "./names.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
-import { type Marks, marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
+import { type DeliveryRow, type Marks, marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { readableOf } from "./reading.js";
 import { partialPath, uploadId } from "./route.js";
 import { doubt, heldBack, isUndated, recordOf, type Sending, Shot } from "./single-shot.js";
@@ -169,7 +169,7 @@ export class PushJob {
   async #broughtBefore(): Promise<StoredReceipt | undefined> {
     const { id, path, marks } = this.work.delivery;
     if (this.version.base === null) return undefined;
-    const before = this.engine.queue.replacedBy(id) ?? this.#foundSince();
+    const before = this.engine.queue.replacedBy(id) ?? (await this.#foundSince());
     if (before?.size !== this.version.size || marksIn(marks).again === true) return undefined;
     if (before.path !== path && before.path !== `${before.archive}/${path}`) return undefined;
     if (!this.#sealed) await this.#seal();
@@ -178,18 +178,26 @@ export class PushJob {
   }
 
   /** Of a single shot in doubt that was found after it was superseded: nothing of it was to be replaced by then. */
-  #foundSince(): StoredReceipt | undefined {
-    const { queue } = this.engine;
-    const { target, path } = this.work.delivery;
+  async #foundSince(): Promise<StoredReceipt | undefined> {
     if (!this.target.features.singleShot) return undefined;
-    for (let base = this.version.base; base !== null;) {
-      const before = queue.version(base);
-      if (before?.digest == null || before.size !== this.version.size) return undefined;
-      const row = queue.deliveriesOf(before.id).find((row) => row.target === target && row.path === path);
-      if (row?.state === "done" && row.receipt !== null) return JSON.parse(row.receipt) as StoredReceipt;
+    const done = (await this.#sameBefore()).find(({ state, receipt }) => state === "done" && receipt !== null);
+    return done === undefined ? undefined : (JSON.parse(done.receipt ?? "") as StoredReceipt);
+  }
+
+  /** What became of the versions before that have this very content, under the same name: of the last one first. */
+  async #sameBefore(): Promise<DeliveryRow[]> {
+    const { engine, version, work } = this;
+    const { target, path } = work.delivery;
+    const same: DeliveryRow[] = [];
+    for (let base = version.base; base !== null;) {
+      const before = engine.queue.version(base);
+      if (before?.digest == null || before.size !== version.size) break;
+      if (!this.#sealed) await this.#seal();
+      if (before.digest !== this.#digest) break;
+      same.push(...engine.queue.deliveriesOf(before.id).filter((row) => row.target === target && row.path === path));
       base = before.base;
     }
-    return undefined;
+    return same;
   }
 
   /** Of what was about to get its name; undefined where it is not whole there, as when the server lost its end, or a transfer that came late made it anew: the rest is sent. */
@@ -298,28 +306,20 @@ export class PushJob {
     return { ...this.#receipt(there), ...(before === undefined ? {} : { sentBefore: new Date(before.atMs).toISOString() }) };
   }
 
-  /** The version before has this very content, and nobody knows whether that arrived: so it is of this one. */
+  /** A version before has this very content, and nobody knows whether that arrived: so it is of this one. */
   async #doubtBefore(): Promise<Sending | undefined> {
-    const { engine, version, work } = this;
-    const { id, target, path, marks } = work.delivery;
+    const { journal, queue } = this.engine;
+    const { id, marks } = this.work.delivery;
     if (marksIn(marks).again === true) return undefined;
-    for (let base = version.base; base !== null;) {
-      const before = engine.queue.version(base);
-      if (before?.digest == null || before.size !== version.size) return undefined;
-      if (!this.#sealed) await this.#seal();
-      if (before.digest !== this.#digest) return undefined;
-      const row = engine.queue.deliveriesOf(before.id).find((row) => row.target === target && row.path === path);
-      const sending = row === undefined || row.state === "done" ? undefined : marksIn(row.marks).sending;
-      if (sending !== undefined) {
-        await engine.journal.commit(() => {
-          engine.queue.noteSending(id, sending);
-          engine.journal.run("UPDATE deliveries SET memo = ? WHERE id = ?", row?.memo ?? null, id);
-        });
-        return sending;
-      }
-      base = before.base;
-    }
-    return undefined;
+    const sendingOf = (row: DeliveryRow) => (row.state === "done" ? undefined : marksIn(row.marks).sending);
+    const before = (await this.#sameBefore()).find((row) => sendingOf(row) !== undefined);
+    const sending = before === undefined ? undefined : sendingOf(before);
+    if (before === undefined || sending === undefined) return undefined;
+    await journal.commit(() => {
+      queue.noteSending(id, sending);
+      journal.run("UPDATE deliveries SET memo = ? WHERE id = ?", before.memo, id);
+    });
+    return sending;
   }
 
   /** Not to be sent any more. A single shot that was in doubt and has arrived has its receipt all the same; whatever else is there is taken away. */
