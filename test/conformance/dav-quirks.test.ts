@@ -489,15 +489,19 @@ test("a server that keeps only whole files lost its power, and of one the end, b
   }
 });
 
+function breakAtRanges(double: Awaited<ReturnType<typeof scene>>["double"], how: 500 | 502 | "reset"): void {
+  double.instead = (exchange) => {
+    if (exchange.method !== "PUT" || exchange.request.headers["content-range"] === undefined) return false;
+    if (how === "reset") exchange.request.socket.destroy();
+    else double.say(exchange, how);
+    return true;
+  };
+}
+
 test("a server, or what is before it, that breaks at each PUT with Content-Range is sent whole files", async (t) => {
   for (const how of [500, 502, "reset"] as const) {
     const { double, device } = await scene(t, plain);
-    double.instead = (exchange) => {
-      if (exchange.method !== "PUT" || exchange.request.headers["content-range"] === undefined) return false;
-      if (how === "reset") exchange.request.socket.destroy();
-      else double.say(exchange, how);
-      return true;
-    };
+    breakAtRanges(double, how);
     const it = upload("a.bin", bytes(200_000));
     let tries = 0;
     while (tries++ < 5)
@@ -523,12 +527,7 @@ test("a server known to continue files, behind a proxy by now that breaks at eac
     await memory.set("server", { url: `${double.url}/`, files: "", software: double.software, way: "ranges" });
     const known = davDevice(double.url, {}, { memory });
     t.after(() => known.close());
-    double.instead = (exchange) => {
-      if (exchange.method !== "PUT" || exchange.request.headers["content-range"] === undefined) return false;
-      if (how === "reset") exchange.request.socket.destroy();
-      else double.say(exchange, how);
-      return true;
-    };
+    breakAtRanges(double, how);
     const it = upload("a.bin", bytes(200_000));
     for (let n = 0; n < 3; n++)
       await expectFault(
