@@ -9,11 +9,12 @@ export function overlaid(dirs: readonly string[], scratch: string): string {
 }
 
 function overlay(dir: string, at: string): string {
-  // The locks of useradd outside would be seen as held, by a process that lives.
-  const locks = ["passwd", "shadow", "group", "gshadow", "subuid", "subgid", ".pwd"].map((name) => `${at}/up/${name}.lock`);
+  // The locks of useradd outside would be seen as held, by a process that lives. In the upper one they would come to light with the first that
+  // useradd makes here and takes away.
+  const locks = ["passwd", "shadow", "group", "gshadow", "subuid", "subgid", ".pwd"].map((name) => `${at}/none/${name}.lock`);
   return [
-    `mkdir -p ${at}/up ${at}/work`,
+    `mkdir -p ${at}/up ${at}/work ${at}/none`,
     ...(dir === "/etc" ? locks.map((lock) => `mknod ${lock} c 0 0`) : []),
-    `mount -t overlay -o lowerdir=${dir},upperdir=${at}/up,workdir=${at}/work overlay ${dir}`,
+    `mount -t overlay -o lowerdir=${at}/none:${dir},upperdir=${at}/up,workdir=${at}/work overlay ${dir}`,
   ].join(" && ");
 }
