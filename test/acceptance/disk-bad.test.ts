@@ -6,7 +6,7 @@ import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
 import { breakExfat, breakFat32 } from "../disks/damage.js";
 import type { DiskLab } from "../disks/lab.js";
-import { daemonIn, isSafe, labFor, noMount, reached } from "../disks/scene.js";
+import { daemonIn, isSafe, labFor, noMount, reached, safeAfter } from "../disks/scene.js";
 import { type Program, runProgram } from "../faults/process.js";
 import { treeOf } from "../faults/trees.js";
 import { World } from "../faults/world.js";
@@ -246,8 +246,7 @@ test("a directory that the card lacks: said, and nothing else; as a target it is
     routes: [{ from: "in", to: ["card"], into: "" }],
   });
   await lab.plug(card);
-  await program.until(({ what }) => what === "delivered", "delivery");
-  await program.until(isSafe, "that it may be pulled");
+  await safeAfter(program, await program.until(({ what }) => what === "delivered", "delivery"));
   await lab.pull(card);
   assert.deepEqual([...(await lab.content(card)).keys()], ["DCIM/100/a.bin"]);
   assert.equal(existsSync(world.path("state")), true);

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { until } from "../conformance/clause.js";
 import { runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
-import { daemonIn, isSafe, labFor, noMount, reached } from "../disks/scene.js";
+import { daemonIn, isSafe, labFor, noMount, reached, safeAfter } from "../disks/scene.js";
 
 function photo(n: number, bytes = 300_000): Buffer {
   return Buffer.alloc(bytes, `photo ${n} `);
@@ -49,7 +49,7 @@ test("pulled in the middle of a file: noticed at once, and it goes on at the byt
   const card = await lab.make("card", { fs: "ext4", mib: 96, files });
   world.mkdir("out");
   const config = world.config({
-    devices: { flir: { type: "disk", uuid: card.uuid, maxRate: "12MiB/s" }, out: { type: "local", dir: "out" } },
+    devices: { flir: { type: "disk", uuid: card.uuid, maxRate: "4MiB/s" }, out: { type: "local", dir: "out" } },
     routes: [{ from: "flir", to: ["out"], priority: "oldest" }],
   });
   const program = daemonIn(t, lab, config);
@@ -85,7 +85,7 @@ test("a target that is pulled while it is written on: after the replug it goes o
   world.file("in/big.bin", big);
   const stick = await lab.make("stick", { fs: "ext4", mib: 128 });
   const config = world.config({
-    devices: { in: { type: "local", dir: "in" }, stick: { type: "disk", uuid: stick.uuid, maxRate: "12MiB/s" } },
+    devices: { in: { type: "local", dir: "in" }, stick: { type: "disk", uuid: stick.uuid, maxRate: "4MiB/s" } },
     routes: [{ from: "in", to: ["stick"] }],
   });
   const program = daemonIn(t, lab, config);
@@ -103,8 +103,7 @@ test("a target that is pulled while it is written on: after the replug it goes o
     await lab.write(stick, { [path]: Buffer.concat([bytes, Buffer.alloc(1_500_000)]) });
   }
   await lab.plug(stick);
-  await program.until(({ what }) => what === "delivered", "delivery");
-  const safe = await program.until(isSafe, "that it may be pulled");
+  const safe = await safeAfter(program, await program.until(({ what }) => what === "delivered", "delivery"));
   assert.equal(safe.message, `stick: nothing more is sent to ${stick.uuid} now: it may be pulled`);
   await lab.pull(stick);
   assert.deepEqual(
@@ -158,7 +157,7 @@ test("two cards with one UUID are told apart: neither's files count as the other
   const two = await lab.make("two", { fs: "ext4", mib: 64, uuid, files: second });
   world.mkdir("out");
   const config = world.config({
-    devices: { flir: { type: "disk", uuid, maxRate: "10MiB/s" }, out: { type: "local", dir: "out" } },
+    devices: { flir: { type: "disk", uuid, maxRate: "4MiB/s" }, out: { type: "local", dir: "out" } },
     routes: [{ from: "flir", to: ["out"] }],
   });
   const program = daemonIn(t, lab, config);
@@ -242,7 +241,7 @@ for (const place of [{}, { mountPoint: "mnt" }, { mountPoint: "link" }])
     for (const dir of ["out", "mnt", "behind"]) world.mkdir(dir);
     symlinkSync("behind", `${world.dir}/link`);
     const config = world.config({
-      devices: { flir: { ...place, type: "disk", uuid: card.uuid, maxRate: "10MiB/s" }, out: { type: "local", dir: "out" } },
+      devices: { flir: { ...place, type: "disk", uuid: card.uuid, maxRate: "4MiB/s" }, out: { type: "local", dir: "out" } },
       routes: [{ from: "flir", to: ["out"] }],
     });
     const ours = () => lab.mounts().filter(({ target }) => target.startsWith(world.dir));

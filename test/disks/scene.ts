@@ -25,6 +25,12 @@ export function daemonIn(t: TestContext, lab: DiskLab, config: string): Program 
 /** It was said that a disk may be pulled. */
 export const isSafe = ({ facts }: SeenEvent): boolean => facts?.["safe"] === true;
 
+/** Waits until that is said after this event: a target may be pulled, too, before anything was found for it. */
+export function safeAfter(program: Program, event: SeenEvent): Promise<SeenEvent> {
+  const { events } = program;
+  return program.until((other) => isSafe(other) && events.indexOf(other) > events.indexOf(event), "that it may be pulled then");
+}
+
 /** Waits until the first transfer has come so far. The daemon is asked itself: before a command has started, a transfer may be through. */
 export async function reached(program: Program, config: string, bytes: number): Promise<void> {
   await program.until(({ message }) => message.includes("is ready"), "that it is ready");
