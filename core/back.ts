@@ -1,6 +1,7 @@
 /**
  * Files that are at their source again after they were deleted or archived there, perhaps, and look as before: a name that is used again, or a deletion that its medium
- * forgot. What is in them tells, which is read once, one after another, while nothing else is to be fetched; what is as it was stays there, and that is told.
+ * forgot. What is in them tells, which is read once, one after another, while nothing else is to be fetched. What is as it was is sent to nobody again. It is deleted or
+ * archived again while all targets hold it (a client that never had the answer sends again what its station has passed on), and else stays there, which is told.
  */
 import type { Engine } from "./engine.js";
 import { nameOf } from "./engine.js";
@@ -10,6 +11,7 @@ import type { Digest, FileEntry } from "./plugin.js";
 import { digestBehind, ReadSoFar } from "./read-again.js";
 import { reasonOf } from "./retry.js";
 import { backAsItWas, deliveredDigest, hasLeft } from "./rows.js";
+import { isHeld } from "./verify.js";
 
 /** One that could not be read is left for so long. */
 const againMs = 600_000;
@@ -23,6 +25,8 @@ export class Back {
   /** Of those that could not be read to their end. */
   readonly #begun = new Map<string, ReadSoFar>();
   readonly #failed = new Map<string, { readonly reason: string; readonly notBeforeMs: number }>();
+  /** Of those that stay: a target could not say whether it holds it; when it is asked again. */
+  readonly #unasked = new Map<string, number>();
   #reading: Promise<void> = Promise.resolve();
 
   /** `again`: is called once it is known of one that it is another. */
@@ -49,6 +53,15 @@ export class Back {
     return false;
   }
 
+  /** A listing shows it, and it is known to be as it was: what could not be asked then is asked again. */
+  stays(version: string): void {
+    if ((this.#unasked.get(version) ?? Infinity) > this.engine.clock.monotonicMs()) return;
+    this.#unasked.delete(version);
+    this.#reading = this.#reading.then(async () => {
+      await this.#goAgain(version).catch(() => this.#later(version));
+    });
+  }
+
   /** Why it is not known of a version, which was taken away, what is there again. */
   reasonFor(version: string): string | undefined {
     const known = this.engine.queue.version(version);
@@ -67,6 +80,7 @@ export class Back {
     const { engine, lane, stop } = this;
     const before = this.#begun.get(id);
     const from = before?.offset ?? 0;
+    const { epoch } = lane.state;
     try {
       if (stop.aborted || !lane.attached) return;
       const known = engine.queue.version(id);
@@ -74,7 +88,8 @@ export class Back {
       const delivered = deliveredDigest(known, engine.queue.deliveriesOf(id));
       // Nothing tells whether it is another, and perhaps it was there all the time.
       if (!hasLeft(known) && delivered?.startsWith("sha256:") !== true) return;
-      if (delivered !== undefined && (await lane.host(stop, (signal) => this.#holds(id, entry, delivered, signal)))) await this.#keep(id);
+      if (delivered !== undefined && (await lane.host(stop, (signal) => this.#holds(id, entry, delivered, signal))))
+        await this.#keep(id, { epoch });
       else this.#others.add(id);
       this.#failed.delete(id);
       this.again();
@@ -108,7 +123,7 @@ export class Back {
     return this.#holds(id, entry, delivered, signal);
   }
 
-  async #keep(id: string): Promise<void> {
+  async #keep(id: string, compared: { readonly epoch: string | undefined }): Promise<void> {
     const { engine, lane } = this;
     const version = engine.queue.version(id);
     if (version === undefined) return;
@@ -124,6 +139,44 @@ export class Back {
     // Under the rules of now it is to stay.
     if (version.after === "keep") return;
     engine.queue.kept.set(id, { source, path, medium });
-    engine.events.say("warn", "released", `${nameOf(version)}: ${backAsItWas}`, { device: lane.name, path });
+    if (!(await this.#goAgain(id, compared)))
+      engine.events.say("warn", "released", `${nameOf(version)}: ${backAsItWas}`, { device: lane.name, path });
+  }
+
+  /** Has it deleted or archived once more where every target says that it holds it; false: it stays. `compared`: in that attachment it was read, and is as it was. */
+  async #goAgain(id: string, compared?: { readonly epoch: string | undefined }): Promise<boolean> {
+    const { engine, lane, stop } = this;
+    const { journal, queue } = engine;
+    const version = queue.version(id);
+    if (version === undefined || version.after === "keep") return false;
+    try {
+      if (!(await isHeld(engine, version, stop))) return false;
+    } catch (error) {
+      if (!isFault(error, "offline")) throw error;
+      this.#later(id);
+      return false;
+    }
+    const goes = await journal.apply(() => {
+      // It may have gone meanwhile, or a person may have asked for it.
+      if (!queue.kept.delete(id) || queue.version(id)?.released !== backAsItWas) return false;
+      journal.run("UPDATE versions SET released = NULL WHERE id = ?", id);
+      // Until it is acted on another may take its place, also while no daemon runs.
+      queue.leaving.doubt(id);
+      queue.leaving.noteDoubts();
+      queue.releasable.set(id, { source: lane.name, notBeforeMs: 0, ...(compared === undefined ? {} : { compared }) });
+      return true;
+    });
+    if (!goes) return true;
+    const what = version.after === "delete" ? "deleted" : "archived";
+    engine.events.say("info", "released", `${nameOf(version)}: it is there again as it was, and its targets hold it: it is ${what} again`, {
+      device: lane.name,
+      path: version.path,
+    });
+    engine.work$.next();
+    return true;
+  }
+
+  #later(id: string): void {
+    this.#unasked.set(id, this.engine.clock.monotonicMs() + againMs);
   }
 }

@@ -304,7 +304,11 @@ export class Finder {
     for (const [id, { source, atMs }] of engine.queue.left) if (source === lane.name && atMs < this.#beganMs) engine.queue.left.delete(id);
     const goneAgain: string[] = [];
     for (const [id, { source, path, medium }] of engine.queue.kept) {
-      if (source !== lane.name || (seen.has(path) && lane.holds(medium))) continue;
+      if (source !== lane.name) continue;
+      if (seen.has(path) && lane.holds(medium)) {
+        this.#back.stays(id);
+        continue;
+      }
       engine.queue.kept.delete(id);
       if (lane.holds(medium) && engine.queue.version(id)?.released === backAsItWas) goneAgain.push(id);
     }

@@ -64,6 +64,20 @@ export async function verify(engine: Engine, what: string | undefined, exchange:
   return sum;
 }
 
+/** Whether every required target holds by now what was delivered to it. Throws "offline" where one cannot say so at present. */
+export async function isHeld(engine: Engine, version: VersionRow, signal: AbortSignal): Promise<boolean> {
+  const places: Places = new Map();
+  for (const delivery of engine.queue.deliveriesOf(version.id)) {
+    if (delivery.required !== 1) continue;
+    if (delivery.receipt === null || !engine.lanes.has(delivery.target)) return false;
+    const receipt = JSON.parse(delivery.receipt) as StoredReceipt;
+    const { verdict, text } = await atTarget(engine, version, delivery, receipt, places, signal);
+    if (verdict === "unreachable") throw new Fault("offline", `${delivery.target}: ${text}`);
+    if (verdict !== "digest" && verdict !== "readback" && !(verdict === "size" && version.trust_size === 1)) return false;
+  }
+  return true;
+}
+
 function* receiptsOf(engine: Engine, what: string | undefined): Generator<DeliveryRow> {
   if (what !== undefined) {
     const named = namedBy(engine, what);

@@ -238,15 +238,26 @@ export class FakeDevice {
     return {
       list: () => this.#list(new AbortController().signal),
       stat: (path) => Promise.resolve(this.#entry(path)),
-      ...{ mkdir: none, makeNew: none, move: none, rmdir: none, tryOut: none },
+      ...{ mkdir: none, makeNew: none, rmdir: none, tryOut: none },
+      move: async (from: string, to: string, expect: Stamp, signal: AbortSignal) => {
+        await this.call(`move ${from} ${to}`, signal);
+        if (this.files.has(to)) throw new Fault("conflict", "something is there");
+        const file = this.files.get(from);
+        this.#take(from, expect);
+        if (file !== undefined) this.files.set(to, file);
+      },
       remove: async (path: string, expect: Stamp, signal: AbortSignal) => {
         await this.call(`remove ${path}`, signal);
-        const entry = this.#entry(path);
-        if (entry !== undefined && (entry.size !== expect.size || entry.modifiedMs !== expect.modifiedMs))
-          throw new Fault("changed", "another file");
-        this.files.delete(path);
+        this.#take(path, expect);
       },
     };
+  }
+
+  #take(path: string, expect: Stamp): void {
+    const entry = this.#entry(path);
+    if (entry !== undefined && (entry.size !== expect.size || entry.modifiedMs !== expect.modifiedMs))
+      throw new Fault("changed", "another file");
+    this.files.delete(path);
   }
 
   #used(): number {

@@ -79,6 +79,21 @@ for (const how of [
     assert.ok(arrived.includes("other"), arrived.join());
   });
 
+test("what a client sends once more, as it never had the answer, and was deleted here meanwhile, is sent to nobody again, and deleted", async (t) => {
+  const { dir, client, box, bench, out } = await served(t);
+  await bench.start({ sources: [box], targets: [out] }, [{ from: "box", to: ["out"], afterDelivery: "delete" }]);
+  const deleted = () => bench.events.filter(({ message }) => message.endsWith("deleted at its source")).length;
+  for (const times of [1, 2, 3]) {
+    assert.match(await client.store("STOR .a.raw.part", Buffer.from("first")), /^226/);
+    assert.match(await client.ask("MFMT 20260501000000 .a.raw.part"), /^213/);
+    assert.match(await client.ask("RNFR .a.raw.part"), /^350/);
+    assert.match(await client.ask("RNTO a.raw"), /^250/);
+    await until(bench, "it is deleted", () => deleted() === times && !existsSync(join(dir, "a.raw")));
+  }
+  assert.deepEqual([...out.files.keys()], ["a.raw"]);
+  assert.equal(out.calls.filter((call) => call.startsWith("commit")).length, 1);
+});
+
 for (const how of ["APPE", "REST"])
   test(`an upload that goes on where the file ends, and brings nothing more (${how}), makes no other file of it: it would be sent anew each time`, async (t) => {
     const { client, box, bench, out } = await served(t);

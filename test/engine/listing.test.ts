@@ -109,43 +109,116 @@ for (const after of ["keep", "delete"] as const)
     );
   });
 
+/** A card whose a.bin was delivered, and deleted (or archived) there, by a run that has ended; `start` begins another. */
+async function takenAway(
+  t: TestContext,
+  content: string,
+  {
+    intervalMs = 600_000,
+    timeless = false,
+    after = "delete",
+    ...given
+  }: ConstructorParameters<typeof FakeDevice>[1] & { intervalMs?: number; timeless?: boolean; after?: "delete" | "archive" } = {},
+) {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true, ...given });
+  card.timeless = timeless;
+  const out = new FakeDevice("out");
+  card.put("a.bin", content);
+  const start = () =>
+    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: after }], {
+      device: { intervalMs, archiveDir: "archive" },
+    });
+  await start();
+  await until(bench, "taken away", () => !card.files.has("a.bin"));
+  await bench.stop();
+  bench.events.length = 0;
+  const released = () => bench.daemon.engine.journal.get<{ released: string | null }>("SELECT released FROM versions")?.released ?? null;
+  const list = async () => {
+    const finder = bench.daemon.engine.finders.get("card");
+    const { listings = 0 } = finder ?? {};
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "listed", () => (finder?.listings ?? 0) > listings && !finder?.busy);
+  };
+  return { bench, card, out, start, released, list };
+}
+
+/** Of a target: how often something was written or given its name. */
+const sendings = ({ calls }: FakeDevice) => calls.filter((call) => /^(write|commit)/.test(call)).length;
+
 for (const inPlace of [false, true])
-  test(`what is back as it was is sent to nobody again, and stays (${inPlace ? "read in place" : "by the spool"})`, async (t) => {
-    const bench = new Bench(t);
-    const card = new FakeDevice("card", { tree: true, inPlace });
-    const out = new FakeDevice("out");
-    card.put("a.bin", "a");
-    const devices = { sources: [card], targets: [out] };
-    const routes = [{ from: "card", to: ["out"], afterDelivery: "delete" as const }];
-    await bench.start(devices, routes);
-    const released = () => bench.daemon.engine.journal.get<{ released: string }>("SELECT released FROM versions")?.released;
-    await until(bench, "taken away", () => released() === "deleted at its source");
-    const asked = out.calls.filter((call) => /^(write|commit)/.test(call)).length;
+  test(`what is back as it was, and its target has lost, is sent to nobody again, and stays (${inPlace ? "read in place" : "by the spool"})`, async (t) => {
+    const { bench, card, out, start, released, list } = await takenAway(t, "a", { inPlace });
+    const asked = sendings(out);
     // Its medium forgot that, and nobody was there to see it.
-    await bench.stop();
     card.put("a.bin", "a");
-    await bench.start(devices, routes);
+    out.files.clear();
+    await start();
     await until(bench, "kept", () => released() === "kept: it was taken away there, and is there again as it was");
     assert.equal(bench.daemon.status().unreleased, 1);
     const reads = () => card.calls.filter((call) => call.startsWith("open a.bin")).length;
     const before = reads();
-    const list = async () => {
-      const finder = bench.daemon.engine.finders.get("card");
-      const { listings = 0 } = finder ?? {};
-      bench.daemon.engine.relist$.next("card");
-      await until(bench, "listed", () => (finder?.listings ?? 0) > listings && !finder?.busy);
-    };
     await list();
     assert.equal(reads(), before, "what is known is not read again");
-    assert.equal(out.calls.filter((call) => /^(write|commit)/.test(call)).length, asked);
+    assert.equal(sendings(out), asked);
     assert.deepEqual([card.files.size, bench.daemon.engine.journal.all("SELECT id FROM versions").length], [1, 1]);
     // A person took it away, and its name is used again.
     card.files.clear();
     await list();
     card.put("a.bin", "b");
     await list();
-    await until(bench, "the other has been sent, and taken away", () => out.files.size === 2 && card.files.size === 0);
+    await until(bench, "the other has been sent, and taken away", () => out.files.size === 1 && card.files.size === 0);
   });
+
+for (const { timeless, inPlace, after } of [
+  { timeless: false, inPlace: true, after: "delete" },
+  { timeless: true, inPlace: false, after: "delete" },
+  { timeless: false, inPlace: false, after: "archive" },
+] as const)
+  test(`what is back as it was is sent to nobody again, and goes as before while its target holds it (${after}, ${timeless ? "no time, " : ""}${inPlace ? "read in place" : "by the spool"})`, async (t) => {
+    const { bench, card, out, start, released } = await takenAway(t, "a", { inPlace, timeless, after });
+    const asked = sendings(out);
+    card.put("a.bin", "a");
+    await start();
+    await until(bench, "taken away again", () => !card.files.has("a.bin") && released() !== null);
+    assert.match(released() ?? "", after === "delete" ? /^deleted at/ : /^moved to archive\/a~/);
+    assert.equal(sendings(out), asked);
+    assert.equal(bench.daemon.status().unreleased, 0);
+    assert.equal(bench.events.filter(({ level }) => level === "warn").length, 0);
+  });
+
+test("what is back as it was goes as before once its target, which was away, says that it holds it", async (t) => {
+  const { bench, card, out, start, released, list } = await takenAway(t, "a");
+  let aheadMs = 0;
+  bench.clock.monotonicMs = () => performance.now() + aheadMs;
+  const asked = sendings(out);
+  card.put("a.bin", "a");
+  out.before = (call) => (call.startsWith("look ") ? Promise.reject(new Fault("offline", "no answer")) : undefined);
+  await start();
+  await until(bench, "kept", () => bench.events.some(({ message }) => message.endsWith("is there again as it was")));
+  out.before = () => undefined;
+  await list();
+  assert.equal(card.files.size, 1, "it is not asked all the time");
+  aheadMs += 600_000;
+  await list();
+  await until(bench, "taken away again", () => card.files.size === 0 && released() === "deleted at its source");
+  assert.equal(sendings(out), asked);
+});
+
+test("what is back as it was, and another by the time its target was asked, is compared before it goes", async (t) => {
+  const { bench, card, out, start, list } = await takenAway(t, "a", { timeless: true });
+  card.put("a.bin", "a");
+  out.before = (call) => {
+    if (call.startsWith("look ")) card.put("a.bin", "b");
+    return undefined;
+  };
+  await start();
+  await until(bench, "kept", () => bench.events.some(({ message }) => message.includes("another content")));
+  await list();
+  await until(bench, "the other is there", () => [...out.files.values()].some(({ bytes }) => bytes.toString() === "b"));
+  await until(bench, "taken away", () => card.files.size === 0);
+  assert.equal(out.files.size, 2);
+});
 
 for (const kind of ["unreadable", "denied"] as const)
   test(`what is back and cannot be read (${kind}) is told, and keeps nothing else waiting`, async (t) => {
@@ -171,23 +244,9 @@ for (const kind of ["unreadable", "denied"] as const)
     await until(bench, "what else is there arrives", () => out.files.has("b.bin"));
   });
 
-/** A card whose a.bin was delivered, and deleted there, by a run that has ended; `start` begins another. */
-async function takenAway(t: TestContext, content: string, intervalMs: number, given: ConstructorParameters<typeof FakeDevice>[1] = {}) {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { tree: true, ...given });
-  const out = new FakeDevice("out");
-  card.put("a.bin", content);
-  const start = () =>
-    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], { device: { intervalMs } });
-  await start();
-  await until(bench, "taken away", () => card.files.size === 0);
-  await bench.stop();
-  return { bench, card, out, start };
-}
-
 test("what is back at its source is read while nothing else is to be fetched there, and gone on with after that, and after a break", async (t) => {
   const content = "0123456789".repeat(10);
-  const { bench, card, out, start } = await takenAway(t, content, 50, { concurrency: 1, chunk: 10 });
+  const { bench, card, out, start } = await takenAway(t, content, { intervalMs: 50, concurrency: 1, chunk: 10 });
   card.put("a.bin", content);
   card.calls.length = 0;
   let isBroken = false;
@@ -209,7 +268,7 @@ test("what is back at its source is read while nothing else is to be fetched the
   await until(bench, "it is read", () => card.calls.some((call) => call.startsWith("open a.bin")));
   assert.equal(bench.daemon.status().rereading, 1);
   assert.match(bench.daemon.status().summary, /; 1 file is there again at the source, and read to see whether it is another$/);
-  await until(bench, "kept", () => bench.daemon.status().unreleased === 1);
+  await until(bench, "taken away", () => card.files.size === 0);
   assert.equal(out.files.get("b.bin")?.bytes.toString(), "a crash log");
   const opened = card.calls.filter((call) => call.startsWith("open ")).map((call) => call.split(" ").slice(1).join(" "));
   const [first, other, again, last] = opened;
@@ -223,7 +282,7 @@ test("another that takes the place of what is back while reading it has a break 
     ["0123456789", "abcdefghij", 2],
     ["abcdefghij", "0123456789", 1],
   ] as const) {
-    const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), 50, { chunk: 10 });
+    const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), { intervalMs: 50, chunk: 10 });
     card.put("a.bin", before.repeat(10));
     let isBroken = false;
     card.before = (call) => {
@@ -233,7 +292,7 @@ test("another that takes the place of what is back while reading it has a break 
       return Promise.reject(new Fault("transient", "the link is lost"));
     };
     await start();
-    await until(bench, "known", () => (contents === 2 ? card.files.size === 0 : bench.daemon.status().unreleased === 1));
+    await until(bench, "taken away", () => card.files.size === 0);
     assert.equal(out.files.size, contents);
   }
 });
@@ -267,7 +326,7 @@ for (const [what, digests] of [
 
 for (const kind of ["transient", "offline"] as const)
   test(`a run that ends once nothing is left to do waits for what is back at its source also after a break (${kind})`, async (t) => {
-    const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), 600_000, { chunk: 10 });
+    const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), { chunk: 10 });
     card.put("a.bin", "abcdefghij".repeat(10));
     let isBroken = false;
     card.before = (call) => {
@@ -314,7 +373,7 @@ test("what comes while something waits for space, and has room, does not wait fo
 });
 
 test("what is back at a source that lists, and is offline whenever it is read, is not asked for without end", async (t) => {
-  const { bench, card, start } = await takenAway(t, "content", 600_000);
+  const { bench, card, start } = await takenAway(t, "content");
   card.put("a.bin", "content");
   let opened = 0;
   card.before = (call) => {
@@ -329,7 +388,7 @@ test("what is back at a source that lists, and is offline whenever it is read, i
 });
 
 test("another file that is back at a source whose link breaks at each reading is found as another", async (t) => {
-  const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), 50, { chunk: 10 });
+  const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), { intervalMs: 50, chunk: 10 });
   let aheadMs = 0;
   bench.clock.monotonicMs = () => performance.now() + aheadMs;
   card.put("a.bin", "abcdefghij".repeat(10));
@@ -353,7 +412,7 @@ test("another file that is back at a source whose link breaks at each reading is
 });
 
 test("what is back at its source, where that does not answer once when it is read, is told as left by a run that ends", async (t) => {
-  const { bench, card, out, start } = await takenAway(t, "the first", 600_000);
+  const { bench, card, out, start } = await takenAway(t, "the first");
   let aheadMs = 0;
   bench.clock.monotonicMs = () => performance.now() + aheadMs;
   card.put("a.bin", "the other");
