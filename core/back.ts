@@ -25,8 +25,8 @@ export class Back {
   /** Of those that could not be read to their end. */
   readonly #begun = new Map<string, ReadSoFar>();
   readonly #failed = new Map<string, { readonly reason: string; readonly notBeforeMs: number }>();
-  /** Of those that stay: a target could not say whether it holds it; when it is asked again. */
-  readonly #unasked = new Map<string, number>();
+  /** Of those that stay, when their targets are asked whether they hold it; of any other at once. */
+  readonly #askAtMs = new Map<string, number>();
   #reading: Promise<void> = Promise.resolve();
 
   /** `again`: is called once it is known of one that it is another. */
@@ -53,10 +53,10 @@ export class Back {
     return false;
   }
 
-  /** A listing shows it, and it is known to be as it was: what could not be asked then is asked again. */
+  /** A listing shows one that stays: where a target could not say whether it holds it, or the run had ended before that, it is asked. */
   stays(version: string): void {
-    if ((this.#unasked.get(version) ?? Infinity) > this.engine.clock.monotonicMs()) return;
-    this.#unasked.delete(version);
+    if ((this.#askAtMs.get(version) ?? 0) > this.engine.clock.monotonicMs()) return;
+    this.#askAtMs.set(version, Infinity);
     this.#reading = this.#reading.then(async () => {
       await this.#goAgain(version).catch(() => this.#later(version));
     });
@@ -148,7 +148,8 @@ export class Back {
     const { engine, lane, stop } = this;
     const { journal, queue } = engine;
     const version = queue.version(id);
-    if (version === undefined || version.after === "keep") return false;
+    if (version?.released !== backAsItWas || version.after === "keep") return false;
+    this.#askAtMs.set(id, Infinity);
     try {
       if (!(await isHeld(engine, version, stop))) return false;
     } catch (error) {
@@ -177,6 +178,6 @@ export class Back {
   }
 
   #later(id: string): void {
-    this.#unasked.set(id, this.engine.clock.monotonicMs() + againMs);
+    this.#askAtMs.set(id, this.engine.clock.monotonicMs() + againMs);
   }
 }

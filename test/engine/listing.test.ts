@@ -205,6 +205,21 @@ test("what is back as it was goes as before once its target, which was away, say
   assert.equal(sendings(out), asked);
 });
 
+test("what is back as it was goes as before also where the run ended before its target was asked", async (t) => {
+  const { bench, card, out, start, released, list } = await takenAway(t, "a");
+  const asked = sendings(out);
+  card.put("a.bin", "a");
+  let looks = 0;
+  out.before = (call) => (call.startsWith("look ") && looks++ === 0 ? new Promise(() => undefined) : undefined);
+  await start();
+  await until(bench, "asked", () => looks === 1);
+  await bench.kill();
+  await start();
+  await list();
+  await until(bench, "taken away again", () => card.files.size === 0 && released() === "deleted at its source");
+  assert.equal(sendings(out), asked);
+});
+
 test("what is back as it was, and another by the time its target was asked, is compared before it goes", async (t) => {
   const { bench, card, out, start, list } = await takenAway(t, "a", { timeless: true });
   card.put("a.bin", "a");
