@@ -231,6 +231,16 @@ export class DeviceReplica implements Replica {
     return !this.given.marked || (await this.own.isMarked(signal));
   }
 
+  /** As `OwnDir.marks`. What is only read may have none that can be seen. */
+  async marks(signal: AbortSignal): Promise<ReadonlySet<string>> {
+    if (this.given.marked) return this.own.marks(signal);
+    if (this.given.lane.device.tree === undefined) return new Set();
+    return this.own.marks(signal).catch((error: unknown) => {
+      if (!isFault(error, "denied", "rejected", "unreadable")) throw error;
+      return new Set<string>();
+    });
+  }
+
   mark(signal: AbortSignal): Promise<void> {
     return this.own.mark(signal).catch(this.#named);
   }

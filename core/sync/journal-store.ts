@@ -1,6 +1,7 @@
 /** What a route remembers, in the journal; all of it is in memory too, for as long as the route runs. */
 import type { Journal } from "../journal.js";
 import type { Memo } from "../plugin.js";
+import type { Side } from "../reconcile.js";
 import { atOrBelow } from "../tables.js";
 import { type Agreed, agreeTo, type Change, type Intent, type Staged, type Store } from "./store.js";
 
@@ -64,7 +65,7 @@ export class JournalStore implements Store {
 
   /** Of an upload; gone with what was staged. */
   memo(upload: string): Memo {
-    const memo = this.#memo(memoKey(upload));
+    const memo = memoOf(this.journal, memoKey(upload));
     return {
       get: (key) => (this.#noted.has(upload) ? memo.get(key) : undefined),
       set: (key, value) => {
@@ -76,21 +77,26 @@ export class JournalStore implements Store {
 
   /** Of the route. */
   get own(): Memo {
-    return this.#memo(`sync:${this.route}`);
+    return ownMemo(this.journal, this.route);
   }
+}
 
-  #memo(name: string): Memo {
-    const { journal } = this;
-    const kept = () => JSON.parse(journal.meta(name) ?? "{}") as Record<string, unknown>;
-    return {
-      get: (key) => kept()[key],
-      set: (key, value) => {
-        const { [key]: _, ...others } = kept();
-        const next = value === undefined ? others : { ...others, [key]: value };
-        return journal.commit(() => journal.setMeta(name, Object.keys(next).length === 0 ? undefined : JSON.stringify(next)));
-      },
-    };
-  }
+/** In that: which directory was agreed with. */
+export const markKey = (side: Side): string => `mark ${side}`;
+
+/** What a route remembers of itself, also of one that does not run. */
+export const ownMemo = (journal: Journal, route: string): Memo => memoOf(journal, `sync:${route}`);
+
+function memoOf(journal: Journal, name: string): Memo {
+  const kept = () => JSON.parse(journal.meta(name) ?? "{}") as Record<string, unknown>;
+  return {
+    get: (key) => kept()[key],
+    set: (key, value) => {
+      const { [key]: _, ...others } = kept();
+      const next = value === undefined ? others : { ...others, [key]: value };
+      return journal.commit(() => journal.setMeta(name, Object.keys(next).length === 0 ? undefined : JSON.stringify(next)));
+    },
+  };
 }
 
 const memoKey = (upload: string) => `upload:${upload}`;

@@ -24,7 +24,7 @@ export interface Rules extends Guards {
   /** What was agreed is forgotten, as its medium lost it: path → what becomes of it, for a person. */
   readonly lost?: (told: ReadonlyMap<string, string>) => void;
   /** Nothing stops it: that is done now. */
-  readonly begins?: () => void;
+  readonly begins?: () => Promise<void>;
   /** Copies that are under way at once. */
   readonly together: number;
   /** The same for each round. */
@@ -92,7 +92,7 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   const stop = await tooMuch(world, plan, rules, signal);
   if (stop !== undefined) throw stop;
   for (const side of bothSides) await rules.before(side, signal);
-  rules.begins?.();
+  await rules.begins?.();
   const unmarked = bothSides.filter((side) => !scans[side].marked);
   for (const side of unmarked) await world.sides[side].mark(signal);
   // Only now that is known, and then other things are to be done.

@@ -21,13 +21,14 @@ import { Asked } from "./asked.js";
 import { Contested } from "./contested.js";
 import { unsyncedOf, type World } from "./carry.js";
 import { DeviceReplica, type ReplicaGiven } from "./device-replica.js";
-import { JournalStore } from "./journal-store.js";
+import { JournalStore, markKey } from "./journal-store.js";
 import { MirrorTable } from "./mirror-table.js";
 import { Known } from "./known.js";
 import { ChunkIndex } from "./chunk-index.js";
 import { routeNames } from "./route-names.js";
 import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
 import { NoRoom } from "./no-room.js";
+import { forgetOutlived } from "./outlived.js";
 import { awayDir } from "./own-dir.js";
 import { type Plan, planned } from "./plan.js";
 import { Promised } from "./promised.js";
@@ -96,6 +97,8 @@ export class SyncRoute {
   #expiredMs = 0;
   /** The attachment in which it was looked for what other mirrors left aside. */
   #cleared: { readonly epoch: string | undefined } | undefined;
+  /** What routes that came before this one had agreed is forgotten. */
+  #outlived = false;
   /** Only two-way: what belongs to a mirror nobody else writes, and it takes nothing away but to the trash. */
   readonly #promised: Promised | undefined;
   readonly asked: Asked;
@@ -121,8 +124,8 @@ export class SyncRoute {
         agreed: (path) => store.base.get(path)?.[on],
         memo: (upload) => store.memo(upload),
         mark: {
-          get: () => textIn(store.own.get(`mark ${on}`)),
-          set: (mark) => store.own.set(`mark ${on}`, mark),
+          get: () => textIn(store.own.get(markKey(on))),
+          set: (mark) => store.own.set(markKey(on), mark),
         },
       });
     const away = `${ownDir}/${awayDir}/${id}`;
@@ -363,6 +366,7 @@ export class SyncRoute {
       },
       begins: () => {
         if (this.state === "stopped" || this.state === "refused") this.#now("working", undefined);
+        return this.#forgetOutlived(stop);
       },
     };
     // What is a link may lead elsewhere since the configuration was read.
@@ -408,6 +412,23 @@ export class SyncRoute {
       if (result.settling === 0) this.#isDone(stays);
     }
     if (result.settling > 0) this.#looks.hintIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs));
+  }
+
+  /** Once: none of them comes back without another start of this. */
+  async #forgetOutlived(signal: AbortSignal): Promise<void> {
+    if (this.#outlived) return;
+    const { journal, names, config, events } = this.engine;
+    const running = new Set(config.syncs.map((one) => routeId(names.installation, one)));
+    if (await forgetOutlived(journal, running, this.#replicas, signal))
+      events.say(
+        "info",
+        "sync-anew",
+        `${this.title}: what a route of another name or mode had agreed between these directories is forgotten`,
+        {
+          route: this.name,
+        },
+      );
+    this.#outlived = true;
   }
 
   #isDone(stays: ReadonlyMap<Lane, string | undefined>): void {

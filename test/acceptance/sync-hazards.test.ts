@@ -389,3 +389,65 @@ async function stoppedBy(config: string): Promise<string> {
 }
 
 const nameIn = (config: string) => (readFileSync(config, "utf8").includes('"two-way"') ? "box:nas" : "box:nas/shared");
+
+for (const [name, there, back] of [
+  ["two-way under another name of the server", { mode: "two-way" }, "server"],
+  ["a mirror that deletes", { mode: "mirror", deletes: true }, "nas"],
+  ["a mirror", { mode: "mirror" }, "nas"],
+] as const)
+  test(
+    `two-way, then ${name}, then two-way as before: what was agreed in the beginning takes nothing away that came back since`,
+    skip,
+    async (t) => {
+      const both = await shared(t);
+      const { device } = both.served;
+      const often = { settle: "0s", interval: "1s" };
+      const config = (route: object, nas: string) =>
+        both.world.config({
+          devices: { box: { type: "local", dir: "box", ...often }, [nas]: { ...device, ...often } },
+          routes: [{ from: "box", to: [nas], into: "shared", ...route }],
+        });
+      const files = { gone: "gone", changed: "before", stays: "stays" };
+      for (const [path, content] of Object.entries(files)) both.put("here", path, content);
+      await once(config({ mode: "two-way" }, "nas"));
+      await once(config(there, back));
+      both.put("here", "gone", undefined);
+      both.put("there", "gone", undefined);
+      both.put("here", "changed", "and after");
+      await once(config(there, back));
+      assert.deepEqual(both.tree("there"), { changed: "and after", stays: "stays" });
+      // Somebody gets back what was there in the beginning, and finds it so no more.
+      both.put("there", "gone", "gone");
+      both.put("there", "changed", "before");
+      await once(config({ mode: "two-way" }, "nas"));
+      const { gone, changed, stays, ...conflict } = both.tree("there");
+      assert.deepEqual({ gone, changed, stays }, files);
+      assert.deepEqual(Object.values(conflict), ["and after"]);
+      assert.deepEqual(both.tree("here"), both.tree("there"));
+    },
+  );
+
+test("a route that was taken out for a while, beside which none kept the same two directories, knows what was agreed", skip, async (t) => {
+  const both = await shared(t);
+  const other = both.world.mkdir("other");
+  const often = { settle: "0s", interval: "1s" };
+  const config = (...routes: object[]) =>
+    both.world.config({
+      devices: {
+        box: { type: "local", dir: "box", ...often },
+        other: { type: "local", dir: "other", ...often },
+        nas: { ...both.served.device, ...often },
+      },
+      routes,
+    });
+  const kept = { from: "box", to: ["nas"], into: "shared", mode: "two-way" };
+  for (const name of ["a", "b", "c"]) both.put("here", name, name);
+  await once(config(kept));
+  await once(config({ from: "box", to: ["other"], mode: "mirror", deletes: true }));
+  assert.equal(existsSync(join(other, "a")), true);
+  both.put("here", "a", undefined);
+  both.put("there", "b", "changed");
+  await once(config(kept));
+  assert.deepEqual(both.tree("here"), { b: "changed", c: "c" });
+  assert.deepEqual(both.tree("there"), both.tree("here"));
+});
