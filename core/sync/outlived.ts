@@ -8,23 +8,31 @@ import { all } from "../turns.js";
 import type { DeviceReplica } from "./device-replica.js";
 import { markKey, ownMemo } from "./journal-store.js";
 
-/** What such routes had agreed is forgotten, durably; what they had begun stays. `running`: by `routeId`, all that are configured. Whether there was any. Throws the Fault of a side. */
-export async function forgetOutlived(
-  journal: Journal,
-  running: ReadonlySet<string>,
-  sides: Readonly<Record<Side, Pick<DeviceReplica, "marks">>>,
+export interface OutlivedGiven {
+  readonly journal: Journal;
+  /** By `routeId`, all that are configured. */
+  readonly running: ReadonlySet<string>;
+  readonly sides: Readonly<Record<Side, Pick<DeviceReplica, "marks">>>;
+}
+
+/** Those that had begun something, or agreed. Throws the Fault of a side. */
+export async function outlived(
+  { journal, running, sides }: OutlivedGiven,
+  table: "intents" | "agreed",
   signal: AbortSignal,
-): Promise<boolean> {
-  const known = journal.all<{ route: string }>("SELECT DISTINCT route FROM agreed").map(({ route }) => route);
+): Promise<string[]> {
+  const known = journal.all<{ route: string }>(`SELECT DISTINCT route FROM ${table}`).map(({ route }) => route);
   const others = known.filter((route) => !running.has(route));
-  if (others.length === 0) return false;
+  if (others.length === 0) return [];
   const [here, there] = await all([sides.here.marks(signal), sides.there.marks(signal)]);
   // A mirror that takes nothing away made no mark here.
   const isHere = (route: string) => here.has(route) || ownMemo(journal, route).get(markKey("here")) === undefined;
-  const outlived = others.filter((route) => there.has(route) && isHere(route));
-  if (outlived.length === 0) return false;
-  await journal.commit(() => {
-    for (const route of outlived) journal.run("DELETE FROM agreed WHERE route = ?", route);
+  return others.filter((route) => there.has(route) && isHere(route));
+}
+
+/** Durable; what they had begun stays. */
+export function forgetAgreed(journal: Journal, routes: readonly string[]): Promise<void> {
+  return journal.commit(() => {
+    for (const route of routes) journal.run("DELETE FROM agreed WHERE route = ?", route);
   });
-  return true;
 }

@@ -19,7 +19,7 @@ import { Throttle } from "../throttle.js";
 import { Turns } from "../turns.js";
 import { Asked } from "./asked.js";
 import { Contested } from "./contested.js";
-import { unsyncedOf, type World } from "./carry.js";
+import { recover, unsyncedOf, type World } from "./carry.js";
 import { DeviceReplica, type ReplicaGiven } from "./device-replica.js";
 import { JournalStore, markKey } from "./journal-store.js";
 import { MirrorTable } from "./mirror-table.js";
@@ -28,7 +28,7 @@ import { ChunkIndex } from "./chunk-index.js";
 import { routeNames } from "./route-names.js";
 import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
 import { NoRoom } from "./no-room.js";
-import { forgetOutlived } from "./outlived.js";
+import { forgetAgreed, outlived, type OutlivedGiven } from "./outlived.js";
 import { awayDir } from "./own-dir.js";
 import { type Plan, planned } from "./plan.js";
 import { Promised } from "./promised.js";
@@ -97,23 +97,23 @@ export class SyncRoute {
   #expiredMs = 0;
   /** The attachment in which it was looked for what other mirrors left aside. */
   #cleared: { readonly epoch: string | undefined } | undefined;
-  /** What routes that came before this one had agreed is forgotten. */
+  /** What routes that came before this one had begun is ended, and what they had agreed forgotten. */
   #outlived = false;
   /** Only two-way: what belongs to a mirror nobody else writes, and it takes nothing away but to the trash. */
   readonly #promised: Promised | undefined;
   readonly asked: Asked;
 
-  /** Throws Fault "config" where a device cannot be a side of it. */
+  /** `id`: `routeId`; also of a route that was, for what it had begun. Throws Fault "config" where a device cannot be a side of it. */
   constructor(
     readonly engine: Engine,
     readonly config: SyncConfig,
     readonly here: Lane,
     readonly there: Lane,
+    id = routeId(engine.names.installation, config),
   ) {
-    const { names, clock, journal } = engine;
+    const { clock, journal } = engine;
     const { mode } = config;
     this.name = nameOf(config);
-    const id = routeId(names.installation, config);
     const store = new JournalStore(journal, id);
     const rules = new Rules(config.rules);
     const throttle = new Throttle(config.maxRate, clock);
@@ -374,6 +374,7 @@ export class SyncRoute {
     if (back !== undefined) throw new Fault("config", back);
     // Not both directories listed, only to be refused again.
     this.#promised?.expect();
+    await this.#endOutlived(stop);
     const result = await round(this.#world, rules, stop);
     // Not what was approved meanwhile.
     if (!result.more && this.asked.approved === approved) this.asked.approved = undefined;
@@ -414,12 +415,32 @@ export class SyncRoute {
     if (result.settling > 0) this.#looks.hintIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs));
   }
 
+  get #beside(): OutlivedGiven {
+    const { names, config, journal } = this.engine;
+    return { journal, running: new Set(config.syncs.map((one) => routeId(names.installation, one))), sides: this.#replicas };
+  }
+
+  /** Once, before anything is listed: what such a route had taken aside when it was killed may be nowhere else. */
+  async #endOutlived(signal: AbortSignal): Promise<void> {
+    if (this.#outlived) return;
+    const { engine, here, there, config } = this;
+    const { target, tree } = here.device;
+    const deletes = config.deletes || (target !== undefined && tree !== undefined);
+    for (const id of await outlived(this.#beside, "intents", signal))
+      await new SyncRoute(engine, { ...config, deletes }, here, there, id).#endBegun(signal);
+  }
+
+  async #endBegun(signal: AbortSignal): Promise<void> {
+    await recover(this.#world, new Map(), [], async (side) => this.#promised?.tryOut(side, signal), signal);
+  }
+
   /** Once: none of them comes back without another start of this. */
   async #forgetOutlived(signal: AbortSignal): Promise<void> {
     if (this.#outlived) return;
-    const { journal, names, config, events } = this.engine;
-    const running = new Set(config.syncs.map((one) => routeId(names.installation, one)));
-    if (await forgetOutlived(journal, running, this.#replicas, signal))
+    const { journal, events } = this.engine;
+    const routes = await outlived(this.#beside, "agreed", signal);
+    if (routes.length > 0) {
+      await forgetAgreed(journal, routes);
       events.say(
         "info",
         "sync-anew",
@@ -428,6 +449,7 @@ export class SyncRoute {
           route: this.name,
         },
       );
+    }
     this.#outlived = true;
   }
 

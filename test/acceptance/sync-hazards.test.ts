@@ -15,6 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { until } from "../conformance/clause.js";
 import { nginx, password as davPassword, user as davUser } from "../conformance/dav-servers.js";
 import { chrooted } from "../conformance/sftp-servers.js";
@@ -451,3 +452,54 @@ test("a route that was taken out for a while, beside which none kept the same tw
   assert.deepEqual(both.tree("here"), { b: "changed", c: "c" });
   assert.deepEqual(both.tree("there"), both.tree("here"));
 });
+
+/** `local`, killed when something is to get a name. */
+const killedText = (name: string) => `
+import { plugin as local } from ${JSON.stringify(fileURLToPath(new URL("../../plugins/local/plugin.js", import.meta.url)))};
+export const plugin = {
+  ...local,
+  type: "killed",
+  device: (given, context) => {
+    const device = local.device(given, context);
+    const { tree } = device;
+    const move = tree.move.bind(tree);
+    tree.move = async (from, to, ...how) => {
+      if (to.includes(${JSON.stringify(name)})) {
+        process.kill(process.pid, "SIGKILL");
+        await new Promise(() => undefined);
+      }
+      return move(from, to, ...how);
+    };
+    return device;
+  },
+};
+export default plugin;
+`;
+
+for (const [name, route, nas] of [
+  ["its server has another name", { mode: "two-way" }, "server"],
+  ["it is a mirror", { mode: "mirror" }, "nas"],
+  ["it is a mirror that deletes", { mode: "mirror", deletes: true }, "nas"],
+] as const)
+  test(`two-way, killed before the loser of a conflict has its name, and then ${name}: it gets that`, async (t) => {
+    const world = new World(t);
+    const [box, served] = [world.mkdir("box"), world.mkdir("nas")];
+    writeFileSync(world.path("killed.mjs"), killedText(".conflict-"));
+    const config = (type: string, to: string, how: object) =>
+      world.config({
+        devices: { box: { type, dir: "box", settle: "0s" }, [to]: { type: "local", dir: "nas", settle: "0s" } },
+        routes: [{ from: "box", to: [to], ...how }],
+      });
+    const first = config("./killed.mjs", "nas", { mode: "two-way" });
+    for (const path of ["a", "b"]) writeFileSync(join(box, path), "agreed");
+    await once(first);
+    writeFileSync(join(box, "a"), "changed here");
+    writeFileSync(join(served, "a"), "there");
+    await runProgram(["run", "--once", "--config", first]);
+    assert.equal(existsSync(join(box, "a")), false);
+    await once(config("local", nas, route));
+    const conflict = readdirSync(box).find((path) => path.startsWith("a.conflict-"));
+    assert.equal(readFileSync(join(box, conflict ?? "none"), "utf8"), "changed here");
+    assert.equal(readFileSync(join(served, conflict ?? "none"), "utf8"), "changed here");
+    assert.equal(readFileSync(join(served, "a"), "utf8"), "there");
+  });
