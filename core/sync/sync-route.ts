@@ -361,8 +361,8 @@ export class SyncRoute {
       together: Math.max(atOnce * underWay, ...pipelined),
       noRoom: this.#noRoom,
       before: async (side: Side, signal: AbortSignal) => {
-        if (this.#promised !== undefined) await this.#promised.tryOut(side, signal);
-        else if (side === "there") await this.#clearAway(signal);
+        await this.#promised?.tryOut(side, signal);
+        if (side === "there") await this.#clearAway(signal);
       },
       begins: () => {
         if (this.state === "stopped" || this.state === "refused") this.#now("working", undefined);

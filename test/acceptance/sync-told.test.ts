@@ -665,26 +665,30 @@ for (const mode of ["mirror", "two-way"])
     await program.kill();
   });
 
-test("what a mirror of another name had put aside when it was killed goes to the trash, and that is told", async (t) => {
-  const two = new Two(t);
-  const { world } = two;
-  const config = two.config({ mode: "mirror" });
-  const away = "nas/.filesync/away/0123456789abcdef";
-  world.mkdir(away, "1111111111111111");
-  two.put(`${away}/1111111111111111/a`, "the only one");
-  two.put(`${away}/2222222222222222`, "another");
-  const said = await once(config);
-  const places = [...said.matchAll(/box ⇒ nas: what a mirror .* had put aside at nas is in the trash now, as (\S+): it may be/g)].map(
-    ([, place = ""]) => world.path("nas", place),
-  );
-  assert.deepEqual(
-    places
-      .sort((one, two) => (one.slice(-4) < two.slice(-4) ? -1 : 1))
-      .map((place, n) => readFileSync(n === 0 ? `${place}/a` : place, "utf8")),
-    ["the only one", "another"],
-  );
-  assert.equal(existsSync(world.path(away)), false);
-});
+for (const [mode, sign] of [
+  ["mirror", "⇒"],
+  ["two-way", "↔"],
+] as const)
+  test(`what a mirror of another name had put aside when it was killed goes to the trash, and that is told: ${mode}`, async (t) => {
+    const two = new Two(t);
+    const { world } = two;
+    const config = two.config({ mode });
+    const away = "nas/.filesync/away/0123456789abcdef";
+    world.mkdir(away, "1111111111111111");
+    two.put(`${away}/1111111111111111/a`, "the only one");
+    two.put(`${away}/2222222222222222`, "another");
+    const said = await once(config);
+    const places = [
+      ...said.matchAll(new RegExp(`box ${sign} nas: what a mirror .* had put aside at nas is in the trash now, as (\\S+): it may be`, "g")),
+    ].map(([, place = ""]) => world.path("nas", place));
+    assert.deepEqual(
+      places
+        .sort((one, two) => (one.slice(-4) < two.slice(-4) ? -1 : 1))
+        .map((place, n) => readFileSync(n === 0 ? `${place}/a` : place, "utf8")),
+      ["the only one", "another"],
+    );
+    assert.equal(existsSync(world.path(away)), false);
+  });
 
 for (const mode of ["mirror", "two-way"])
   test(
