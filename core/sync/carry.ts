@@ -571,7 +571,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal, refused
     }
   }
   // From the moment that the name was free nobody knows what both sides held last: nothing is removed for what was agreed before.
-  const over = put === undefined ? taken !== undefined || now === undefined : free;
+  const over = now === undefined || (put === undefined ? taken !== undefined : free);
   await store.change({ settle: id, ...(over ? { agree: [[path, undefined]] as const } : {}) });
   return undefined;
 }

@@ -459,6 +459,22 @@ test("a name that was free for a moment, and that somebody had in it, is not mis
   assert.deepEqual([box.text(), server.text()], ["a=1", "a=1"]);
 });
 
+test("a name that was made free for what nobody wants by now, and whose old content somebody threw out of the trash, is not missed", async () => {
+  const { box, server, between, run } = two(() => ({ actions: twoWay }));
+  box.put("a", 1);
+  box.put("b", 1);
+  await run();
+  box.put("a", 2);
+  between.gate = noPower("after", "take a");
+  await assert.rejects(run(), /no power/);
+  between.gate = () => Promise.resolve();
+  server.remove(trashDir);
+  // As it was agreed.
+  box.put("a", 1);
+  await run();
+  assert.deepEqual([box.text(), server.text()], ["a=1 b=1", "a=1 b=1"]);
+});
+
 test("what was staged with its time, and shall not have it any more, does not get its name with it: others would take it for what was there", async () => {
   const { box, server, between, once, run } = two(() => ({ actions: twoWay }));
   const agreedMs = Date.UTC(2026, 0);
