@@ -6,7 +6,7 @@ import picomatch from "picomatch";
 import * as v from "valibot";
 import { isObject, suggestion, type At, type ConfigProblem } from "./config-problems.js";
 import { lineOrNothing, parseDuration, rate, size } from "./options.js";
-import { copiesGoRound, copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState } from "./places.js";
+import { copiesGoRound, copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState, takesFromSync } from "./places.js";
 import type { Plugin, Role } from "./plugin.js";
 import { halfBraced, intoOf, misledInto, type Route, type RouteTarget } from "./route.js";
 import {
@@ -220,9 +220,12 @@ function readSync(
         `"${to}" cannot be kept the same as another device: what it holds cannot be listed; a copy route can lead there`,
       );
     const placeOf = (device: string, below: string) => placeIn(devices, device, below);
-    const ends = [from, to].map((device) => placeOf(device, ""));
-    const isEnd = (device: unknown) => typeof device === "string" && ends.includes(placeOf(device, ""));
-    if (deletes && entries.some((other) => isObject(other) && takesAway(other) && isEnd(other.from)))
+    const takes = (other: unknown) => {
+      if (!isObject(other) || !takesAway(other) || typeof other["from"] !== "string") return false;
+      const [include, exclude] = [patternsIn(other["include"]), patternsIn(other["exclude"])];
+      return takesFromSync(devices, sync, { ...sync.rules, from: other["from"], include, exclude });
+    };
+    if (deletes && problems.length === before && entries.some(takes))
       add(at, `another route takes delivered files away from "${from}" or "${to}": here that would remove them on both sides`);
     const back = problems.length > before ? undefined : syncComesBack(devices, sync);
     if (back !== undefined) add([...at, "to", n], back);
@@ -336,6 +339,16 @@ function checkPatterns(route: { readonly include: readonly string[]; readonly ex
         add([...at, key, n], `this pattern cannot be used: ${error instanceof Error ? error.message : String(error)}`);
       }
     });
+}
+
+/** Of a route that may be wrong: those that are right. */
+function patternsIn(value: unknown): string[] {
+  const patterns = Array.isArray(value) ? value.filter((pattern) => typeof pattern === "string") : [];
+  const told: unknown[] = [];
+  return patterns.filter((pattern) => {
+    checkPatterns({ include: [pattern], exclude: [] }, [], (...wrong) => told.push(wrong));
+    return told.splice(0).length === 0;
+  });
 }
 
 const takesAway = ({ afterDelivery }: Record<string, unknown>) => afterDelivery === "delete" || afterDelivery === "archive";

@@ -547,6 +547,25 @@ test("a directory that is another, or in another: what would come back without e
   assert.deepEqual(await wrong({ from: "box", to: ["oth"], mode: "two-way" }, { from: "link", to: ["card"], afterDelivery: "delete" }), [
     'routes[0]: another route takes delivered files away from "box" or "oth": here that would remove them on both sides',
   ]);
+  // So it is with a directory in it, or above it, but for what one of them leaves out.
+  for (const mode of [{ mode: "two-way" }, { mode: "mirror", deletes: true }]) {
+    const taken = (sync: object, from: string, more: object = {}) =>
+      wrong({ ...mode, ...sync }, { from, to: ["card"], afterDelivery: "delete", ...more });
+    const refused = (one: string, two: string) => [
+      `routes[0]: another route takes delivered files away from "${one}" or "${two}": here that would remove them on both sides`,
+    ];
+    assert.deepEqual(await taken({ from: "box", to: ["oth"] }, "deep"), refused("box", "oth"));
+    assert.deepEqual(await taken({ from: "sub", to: ["oth"] }, "link"), refused("sub", "oth"));
+    assert.deepEqual(await taken({ from: "oth", to: ["box"], into: "sub" }, "sub"), refused("oth", "box"));
+    assert.deepEqual(await taken({ from: "oth", to: ["box"], into: "sub" }, "box"), refused("oth", "box"));
+    assert.deepEqual(await taken({ from: "box", to: ["oth"], exclude: ["sub"] }, "sub"), []);
+    assert.deepEqual(await taken({ from: "sub", to: ["oth"] }, "box", { exclude: ["sub"] }), []);
+    assert.deepEqual(await taken({ from: "sub", to: ["oth"] }, "box", { include: ["*.ulg"] }), []);
+    assert.deepEqual(await taken({ from: "oth", to: ["box"], into: "other" }, "sub"), []);
+    const [first = "", ...others] = await taken({ from: "box", to: ["oth"] }, "sub", { exclude: [""] });
+    assert.deepEqual([first], refused("box", "oth"));
+    assert.match(others.join(), /^routes\[1\]\.exclude\[0\]: /);
+  }
 });
 
 test("a route that would bring the program's own state is refused, also by way of links, unless it leaves that out", async (t) => {

@@ -46,6 +46,17 @@ interface Sides {
   readonly rules: Route;
 }
 
+/** Whether what a copy route takes away from its source, once it is delivered, would go from a side of a mirror or two-way route. */
+export function takesFromSync(devices: readonly Located[], { from, to, into, rules }: Sides, route: Route): boolean {
+  const [place, compiled] = [placeIn(devices, route.from, ""), new Rules(rules)];
+  const isLeft = isLeftBy(devices, route);
+  return [placeIn(devices, from, ""), placeIn(devices, to, into)].some((side) => {
+    const [inSide, around] = [wayTo(side, place), wayTo(place, side)];
+    if (inSide === "" || around === "") return true;
+    return (inSide !== undefined && compiled.mayWantBelow(inSide)) || (around !== undefined && !isLeft(around));
+  });
+}
+
 /** Why what a copy route brings to a target would be found again at its source; undefined: it would not. For a person. */
 export function copyComesBack(devices: readonly Located[], route: Route, target: string, names: Partial<Names>): string | undefined {
   const into = intoOf(route, names);
