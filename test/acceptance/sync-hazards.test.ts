@@ -476,10 +476,11 @@ export const plugin = {
 export default plugin;
 `;
 
-for (const [name, route, nas] of [
+for (const [name, route, nas, machine] of [
   ["its server has another name", { mode: "two-way" }, "server"],
   ["it is a mirror", { mode: "mirror" }, "nas"],
   ["it is a mirror that deletes", { mode: "mirror", deletes: true }, "nas"],
+  ["its card is in another board", { mode: "two-way" }, "nas", "another board"],
 ] as const)
   test(`two-way, killed before the loser of a conflict has its name, and then ${name}: it gets that`, async (t) => {
     const world = new World(t);
@@ -497,6 +498,11 @@ for (const [name, route, nas] of [
     writeFileSync(join(served, "a"), "there");
     await runProgram(["run", "--once", "--config", first]);
     assert.equal(existsSync(join(box, "a")), false);
+    if (machine !== undefined) {
+      const installation = world.path("state", "installation.json");
+      const { id } = JSON.parse(readFileSync(installation, "utf8")) as { id: string };
+      writeFileSync(installation, JSON.stringify({ id, machine }));
+    }
     await once(config("local", nas, route));
     const conflict = readdirSync(box).find((path) => path.startsWith("a.conflict-"));
     assert.equal(readFileSync(join(box, conflict ?? "none"), "utf8"), "changed here");
