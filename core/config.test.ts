@@ -705,6 +705,18 @@ test("a root or a url of WebDAV of which each file would be refused is a mistake
   );
 });
 
+test("a password of WebDAV without a user, with which nothing would be sent, is a mistake of the configuration", async () => {
+  assert.deepEqual(
+    await problems(`{ "devices": {
+    "a": { "type": "webdav", "url": "https://h/",
+      "password": "x" },
+    "b": { "type": "webdav", "url": "https://h/", "user": "", "password": "x" },
+    "c": { "type": "webdav", "url": "https://h/", "user": "u" }
+  }, "routes": [] }`),
+    ['c:3: devices.a.password: expected the "user" whose password this is ("" where the server wants none)'],
+  );
+});
+
 test("what may be a secret is not said again", async () => {
   const wrong = await problems(`{ "devices": {
     "a": { "type": "ftp", "host": "h", "password": 123456789 },

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { GenericSchema } from "valibot";
-import { host, parseIn, path, serverRoot } from "./options.js";
+import { duration, host, parseIn, path, rate, serverRoot, size } from "./options.js";
 
 /** What is read of a text, or what is told of it. */
 const reading =
@@ -45,4 +45,14 @@ test("the host of a server: a name or an address, of IPv6 also in brackets; a po
   ] as const)
     assert.equal(of(given), read);
   for (const given of ["nas.local:21", "10.10.10.1:21", "[::1]:21"]) assert.match(of(given), /no port/);
+});
+
+test("a figure whose unit is a word that every object has is no figure", () => {
+  for (const word of ["constructor", "toString", "valueOf"])
+    for (const [schema, text] of [
+      [size(), `5${word}`],
+      [rate(), `5${word}/s`],
+      [duration(), `5${word}`],
+    ] as const)
+      assert.equal(parseIn({ baseDir: "/", env: {} }, schema, text).success, false, text);
 });

@@ -80,24 +80,33 @@ class UnreadSecret extends Secret {
   }
 }
 
-const units: Readonly<Record<string, number>> = {
-  B: 1,
-  kB: 1e3,
-  MB: 1e6,
-  GB: 1e9,
-  TB: 1e12,
-  KiB: 2 ** 10,
-  MiB: 2 ** 20,
-  GiB: 2 ** 30,
-  TiB: 2 ** 40,
-};
-const spans: Readonly<Record<string, number>> = { ms: 1, s: 1e3, m: 6e4, min: 6e4, h: 36e5, d: 864e5, w: 6048e5 };
+const units: ReadonlyMap<string, number> = new Map([
+  ["", 1],
+  ["B", 1],
+  ["kB", 1e3],
+  ["MB", 1e6],
+  ["GB", 1e9],
+  ["TB", 1e12],
+  ["KiB", 2 ** 10],
+  ["MiB", 2 ** 20],
+  ["GiB", 2 ** 30],
+  ["TiB", 2 ** 40],
+]);
+const spans: ReadonlyMap<string, number> = new Map([
+  ["ms", 1],
+  ["s", 1e3],
+  ["m", 6e4],
+  ["min", 6e4],
+  ["h", 36e5],
+  ["d", 864e5],
+  ["w", 6048e5],
+]);
 
 /** Bytes of "4MiB", "300 kB" or 1024; undefined for anything else. */
 export function parseSize(text: string | number): number | undefined {
   if (typeof text === "number") return Number.isSafeInteger(text) && text >= 0 ? text : undefined;
   const match = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(text);
-  const unit = units[match?.[2] === "" ? "B" : (match?.[2] ?? "?")];
+  const unit = units.get(match?.[2] ?? "?");
   return match === null || unit === undefined ? undefined : Math.round(Number(match[1]) * unit);
 }
 
@@ -105,7 +114,7 @@ export function parseSize(text: string | number): number | undefined {
 export function parseDuration(text: string | number): number | undefined {
   if (typeof text === "number") return text === 0 ? 0 : undefined;
   const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/.exec(text);
-  const span = spans[match?.[2] ?? "?"];
+  const span = spans.get(match?.[2] ?? "?");
   return match === null || span === undefined ? undefined : Math.round(Number(match[1]) * span);
 }
 

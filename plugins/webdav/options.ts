@@ -26,7 +26,7 @@ export const url = v.pipe(
   ),
 );
 
-export const options = v.strictObject({
+const given = v.strictObject({
   url: described(url, "Where the server's WebDAV is. For Nextcloud the address of its web page is enough."),
   user: v.optional(described(lineOrNothing("a user name"), "The user to log in as; without one no login is sent.")),
   password: v.optional(described(secret(), "The password, or where it is kept. Nextcloud and Yandex want one made for this program.")),
@@ -53,5 +53,16 @@ export const options = v.strictObject({
   ),
   concurrency: v.optional(described(upToSixteen(), "Transfers at once."), 4),
 });
+
+export const options = v.pipe(
+  given,
+  v.forward(
+    v.check(
+      ({ user, password }) => user !== undefined || password === undefined,
+      'the "user" whose password this is ("" where the server wants none)',
+    ),
+    ["password"],
+  ),
+);
 
 export type WebdavOptions = v.InferOutput<typeof options>;
