@@ -164,6 +164,25 @@ function entriesAt(schema: unknown, at: (string | number)[]): Entries | undefine
   return entriesOf(node);
 }
 
+/** Where a list stands and an object is wanted, in words: to the schema it would be an object without any of its keys. */
+export function* listsForObjects(schema: unknown, written: unknown, at: At = []): Generator<{ readonly at: At; readonly wanted: string }> {
+  const node = schema as { type?: string; message?: unknown; wrapped?: unknown; value?: unknown; item?: unknown; options?: unknown };
+  if (node.wrapped !== undefined) yield* listsForObjects(node.wrapped, written, at);
+  else if (node.type === "array" && Array.isArray(written))
+    for (const [n, one] of written.entries()) yield* listsForObjects(node.item, one, [...at, n]);
+  else if (node.type === "union" && isObject(written))
+    for (const option of node.options as readonly unknown[]) yield* listsForObjects(option, written, at);
+  else if (node.type?.endsWith("object") === true || node.type === "record") {
+    if (Array.isArray(written)) yield { at, wanted: typeof node.message === "string" ? node.message : "an object" };
+    else if (isObject(written))
+      for (const [key, one] of Object.entries(written)) {
+        const entries = entriesOf(node);
+        const inner = entries !== undefined && Object.hasOwn(entries, key) ? entries[key] : node.value;
+        if (inner !== undefined) yield* listsForObjects(inner, one, [...at, key]);
+      }
+  }
+}
+
 /** `; did you mean "port"?` when one of the words is near. */
 export function suggestion(given: string, words: readonly string[]): string {
   const near = words

@@ -245,7 +245,7 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   const before = problems.length;
   const parsed = parse(at, routeSchema, entry);
   const route = parsed ?? roughRoute(entry);
-  if (route.from !== "") checkDevice(route.from, "source", [...at, "from"], around);
+  if (parsed !== undefined || route.from !== "") checkDevice(route.from, "source", [...at, "from"], around);
   const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true, requires: [] } : target));
   to.forEach((target, n) => {
     checkDevice(target.device, "target", [...at, "to", n], around);

@@ -717,6 +717,26 @@ test("a password of WebDAV without a user, with which nothing would be sent, is 
   );
 });
 
+test("a list where an object is needed is told, wherever it stands; so is a route from nowhere", async () => {
+  assert.deepEqual(
+    await problems(`{ "spool": [], "devices": {
+    "a": { "type": "local", "dir": "a", "when": [] },
+    "b": { "type": "post", "url": "https://h/x", "headers": ["Authorization: SecretPw9"], "answer": [] },
+    "c": { "type": "ftp", "host": "h", "tls": ["SHA256:x"] }
+  }, "routes": [
+    { "from": "", "to": ["b"] }
+  ] }`),
+    [
+      "c:1: spool: expected an object, got a list",
+      "c:2: devices.a.when: expected an object, got a list",
+      "c:3: devices.b.headers: expected headers by name, got a list",
+      "c:3: devices.b.answer: expected an object, got a list",
+      "c:4: devices.c.tls: expected an object, got a list",
+      'c:6: routes[0].from: there is no device ""; did you mean "a"?',
+    ],
+  );
+});
+
 test("what may be a secret is not said again", async () => {
   const wrong = await problems(`{ "devices": {
     "a": { "type": "ftp", "host": "h", "password": 123456789 },

@@ -17,6 +17,7 @@ import {
   isObject,
   isUnseen,
   lineOf,
+  listsForObjects,
   messageOf,
   strangeTexts,
   suggestion,
@@ -246,6 +247,9 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
   const add = (at: At, message: string, more: Pick<ConfigProblem, "unseen"> = {}) =>
     void problems.push({ line: lineOf(tree, at, lineAt), path: printable(asText(at)), message: printable(message), ...more });
   const parse: Parse = (at, schema, input) => {
+    const lists = [...listsForObjects(schema, input)];
+    for (const { at: inner, wanted } of lists) add([...at, ...inner], `expected ${wanted}, got a list`);
+    if (lists.length > 0) return undefined;
     const result = parseIn(options, schema, input);
     if (result.success) return result.output;
     for (const issue of result.issues.flatMap(inList).flatMap((one) => eachUnknown(one, schema))) {
@@ -278,11 +282,7 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
       message: "this has the sign \uFFFD, which stands where a text is no UTF-8: write it anew, and save the file as UTF-8",
     }),
   );
-  // A list has no keys that could be wrong.
-  if (Array.isArray(raw)) return { stateDir, problems: [{ line: 1, path: "", message: "expected an object, got a list" }] };
-  const lists = ["devices", "services"].filter((group) => isObject(raw) && Array.isArray(raw[group]));
-  for (const group of lists) add([group], `expected ${group} by name, got a list`);
-  const whole = lists.length > 0 ? undefined : parse([], configSchema, raw);
+  const whole = parse([], configSchema, raw);
   // Where the top is wrong, what stands below it is checked all the same: all errors are told at once.
   const top = whole ?? roughly(raw);
 
