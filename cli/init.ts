@@ -68,7 +68,7 @@ async function vehicle(setting: Setting, named: string | undefined, open: () => 
   if (autopilots.length + notes.length + disks.length === 0) write("  nothing was found");
   const asker = open();
   try {
-    const isName = (answer: string) => (/^[\w][\w.-]*$/.test(answer) ? undefined : "letters, digits, - and . are allowed");
+    const isName = (answer: string) => (/^\w[\w.-]{0,99}$/.test(answer) ? undefined : "at most 100 letters, digits, - and . are allowed");
     const name = named ?? (await asker.ask("Name of this vehicle", hostname(), isName));
     const wrong = isName(name);
     if (wrong !== undefined) throw new UsageError(`--vehicle ${name}: ${wrong}`);

@@ -1,9 +1,9 @@
 /** Where a configuration is written, for whom, and what goes beside it. */
 import { existsSync } from "node:fs";
-import { rm } from "node:fs/promises";
+import { link, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { codeOf, faultOfErrno } from "../../core/errors.js";
-import { mayWriteIn } from "../../core/fs.js";
+import { mayWriteIn, renameDurable, syncName } from "../../core/fs.js";
 import { deadLink } from "../../core/stat.js";
 import { systemConfig, UsageError } from "../config.js";
 import { unitOf } from "../machine/unit.js";
@@ -53,7 +53,8 @@ export async function settingOf(config: string | undefined, force = false): Prom
 
 /**
  * Puts passwords, each in a file of its own that root (or who owns the directory) alone may read, before `write` writes the configuration that names
- * them. → the files that were not there before, and what `write` gave. Where something fails, these files go again.
+ * them. → the files that were not there before, and what `write` gave. Where something fails these files go again, and the others are as they were: the configuration
+ * that is still in place needs them. (What a power cut leaves of them then is "NAME.old".)
  */
 export async function withSecrets<T>(
   { dir, system, owner }: Setting,
@@ -63,20 +64,37 @@ export async function withSecrets<T>(
   const place = join(dir, "credentials");
   const whose = system ? { uid: 0, gid: 0 } : owner;
   const fresh: string[] = [];
+  const replaced: string[] = [];
+  let done: T;
   try {
     for (const [name, secret] of Object.entries(secrets)) {
       if (secret === undefined) continue;
       await placeDir(place, 0o700, whose);
       const file = join(place, name);
       if (!existsSync(file)) fresh.push(file);
+      else {
+        await rm(oldOf(file), { force: true });
+        await link(file, oldOf(file));
+        await syncName(file);
+        replaced.push(file);
+      }
       await placeFile(file, `${secret}\n`, 0o600, whose, true);
     }
-    return { fresh, done: await write() };
+    done = await write();
   } catch (error) {
-    await Promise.all(fresh.map((file) => rm(file, { force: true })));
+    for (const file of fresh) await rm(file, { force: true });
+    for (const file of replaced) {
+      await renameDurable(oldOf(file), file);
+      // Two names of one file stay both (rename(2)).
+      await rm(oldOf(file), { force: true });
+    }
     throw error;
   }
+  await Promise.all(replaced.map((file) => rm(oldOf(file))));
+  return { fresh, done };
 }
+
+const oldOf = (file: string) => `${file}.old`;
 
 /** Makes a directory that the service writes in, where that may be done. → what a person should know of it. */
 export async function directoryFor({ view, system }: Setting, dir: string): Promise<string> {

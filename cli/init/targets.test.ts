@@ -98,6 +98,14 @@ test("an SFTP server shows its host key, which is believed because a person says
   assert.equal("hostKey" in no.value, false, "then nothing is believed");
 });
 
+test("a key's file and a directory that the configuration would refuse are asked for again, before the last question", async (t) => {
+  await assert.rejects(
+    asked(t, person("2", "127.0.0.1", gone, "u", "$HOME/.ssh/id_ed25519")),
+    /^Error: The file of its private key.*no shell reads it/,
+  );
+  await assert.rejects(asked(t, person("3", "https://h/", "u", "secret", "../up")), /^Error: Directory there: "\.\.\/up": a path without/);
+});
+
 test("WebDAV, Flight Review and a directory", async (t) => {
   const cloud = await asked(t, person("3", "https://cloud.example.org", "me", "secret", "/drone"));
   assert.deepEqual(cloud.device.value, {

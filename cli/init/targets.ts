@@ -6,12 +6,12 @@ import type { DeviceConfig } from "../../core/config.js";
 import { isFault } from "../../core/errors.js";
 import { typeOf } from "../../core/host-key.js";
 import { fingerprintOf, parseFingerprint } from "../../core/net.js";
-import { host as hostOption } from "../../core/options.js";
+import { host as hostOption, path } from "../../core/options.js";
 import { url as formUrl } from "../../plugins/post/plugin.js";
 import { presets } from "../../plugins/post/presets.js";
 import { hostKeyOf } from "../../plugins/sftp/login.js";
 import type { SftpOptions } from "../../plugins/sftp/options.js";
-import { url as webdavUrl } from "../../plugins/webdav/options.js";
+import { options as webdavOptions } from "../../plugins/webdav/options.js";
 import { judged } from "../edit-config.js";
 import { withContext } from "../own.js";
 import { type Asker, choose, yes } from "../questions.js";
@@ -41,6 +41,7 @@ const needed = (answer: string) => (answer === "" ? "it cannot be left out" : un
 /** As the option of the device takes it: what is wrong is told before the next question. */
 const asOption = (option: v.GenericSchema) => (answer: string) => needed(answer) ?? v.safeParse(option, answer).issues?.[0].message;
 const aHost = asOption(hostOption());
+const aPath = asOption(path());
 const aPort = (answer: string) =>
   /^\d+$/.test(answer) && Number(answer) > 0 && Number(answer) < 65_536 ? undefined : "a port, from 1 to 65535";
 
@@ -118,7 +119,9 @@ async function sftp({ asker, config, has }: Asking): Promise<Target> {
   const host = await asker.ask("Its name or address", "", aHost);
   const port = Number(await asker.ask("Its port", "22", aPort));
   const user = await asker.ask("User", "", needed);
-  const key = await asker.ask("The file of its private key, which the user filesync may read (Enter: a password)", "");
+  const key = await asker.ask("The file of its private key, which the user filesync may read (Enter: a password)", "", (answer) =>
+    answer === "" ? undefined : aPath(answer),
+  );
   const { value: password, secrets } = key === "" ? await kept(asker, "server", has) : { value: undefined, secrets: {} };
   const root = await asker.ask("Directory there", ".");
   const server = { type: "sftp", host, ...(port === 22 ? {} : { port }), user, ...(key === "" ? { password } : { privateKey: key }), root };
@@ -147,10 +150,10 @@ async function sftp({ asker, config, has }: Asking): Promise<Target> {
 }
 
 async function webdav({ asker, has }: Asking): Promise<Target> {
-  const url = await asker.ask("Its URL", "", asOption(webdavUrl));
+  const url = await asker.ask("Its URL", "", asOption(webdavOptions.entries.url));
   const user = await asker.ask("User", "", needed);
   const { value: password, secrets } = await kept(asker, "cloud", has);
-  const root = await asker.ask("Directory there", "/");
+  const root = await asker.ask("Directory there", "/", asOption(webdavOptions.entries.root));
   const value = { type: "webdav", url, user, password, root };
   return { device: { name: "cloud", comment: ["A server with WebDAV. docs/webdav.md"], value }, route: {}, secrets };
 }

@@ -18,7 +18,7 @@ const root = v.pipe(
   v.check((path) => path === "" || isSafePath(path), 'a path without ".."'),
 );
 
-export const url = v.pipe(
+const url = v.pipe(
   v.string("a URL"),
   v.check(
     isUrl,
