@@ -296,6 +296,30 @@ test("a journal of a newer version is left as it is", async (t) => {
   assert.deepEqual(readdirSync(dir), before);
 });
 
+test("a whole journal that a version cannot use, for a mistake of its own, is told and left as it is", async (t) => {
+  const dir = tempDir(t);
+  const first = await Journal.open(dir);
+  await first.commit(() => record(first, 1));
+  await first.close();
+  const db = await openDatabase(join(dir, "journal.db"));
+  // What led from the first format to the second was done already.
+  db.exec("PRAGMA disk.user_version = 1");
+  db.close();
+  const before = readdirSync(dir);
+  for (const doubt of ["none", "damaged"] as const)
+    await assert.rejects(
+      Journal.open(dir, doubt),
+      (error: unknown) => error instanceof JournalFromNewerVersion && /is whole.*duplicate column name/.test(error.message),
+    );
+  assert.deepEqual(readdirSync(dir), before);
+  const again = await openDatabase(join(dir, "journal.db"));
+  again.exec("PRAGMA disk.user_version = 3");
+  again.close();
+  const journal = await Journal.open(dir);
+  assert.equal(count(journal), 1);
+  await journal.close();
+});
+
 test("a journal of a newer version that was taken back is set aside, once", async (t) => {
   const dir = tempDir(t);
   const newer = async () => {

@@ -87,6 +87,7 @@ CREATE TABLE IF NOT EXISTS disk.absent (version TEXT PRIMARY KEY, since_ms REAL 
 CREATE TABLE IF NOT EXISTS disk.doubted (version TEXT PRIMARY KEY, grown INTEGER NOT NULL) WITHOUT ROWID;
 `;
 
+/** Nothing of it is damaged: a newer version wrote it, or this one cannot use it. */
 export class JournalFromNewerVersion extends Error {}
 /** Throws JournalFromNewerVersion, or what `isDamage` or `isMedium` knows. `suspect`: all of it is read through. */
 export async function openTables(path: string, suspect: boolean): Promise<Database> {
@@ -108,18 +109,46 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
         `${path} was written by a newer FileSync (format ${version}; this one knows ${newestFormat}): install that version again, or move the file away to begin anew from receipts.jsonl`,
       );
     const changes = version === 0 ? tables : migrations.slice(version - 1).join("; ");
-    if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA disk.user_version = ${newestFormat}; COMMIT`);
-    await byRowid(db, path);
-    db.exec(later);
+    try {
+      if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA disk.user_version = ${newestFormat}; COMMIT`);
+      await byRowid(db, path);
+      db.exec(later);
+    } catch (error) {
+      if (sqliteCodeOf(error) !== 1) throw error;
+      rollBack(db);
+      if (!isOurs(db) || checked(db) !== "ok") throw error;
+      throw new JournalFromNewerVersion(
+        `${path} is whole, and this version cannot use it (${(error as Error).message}): install the version that wrote it again, or move the file away to begin anew from receipts.jsonl`,
+        { cause: error },
+      );
+    }
     if (suspect) {
-      const check = db.prepare("PRAGMA disk.quick_check(1)").get() as { quick_check: string };
-      if (check.quick_check !== "ok") throw Object.assign(new Error(check.quick_check), { damaged: true });
+      const found = checked(db);
+      if (found !== "ok") throw Object.assign(new Error(found), { damaged: true });
       makeIndexesAnew(db);
     }
     return db;
   } catch (error) {
     db.close();
     throw error;
+  }
+}
+
+/** "ok", or what is wrong with it. */
+function checked(db: Database): string {
+  return (db.prepare("PRAGMA disk.quick_check(1)").get() as { quick_check: string }).quick_check;
+}
+
+/** It has what the first format had. */
+function isOurs(db: Database): boolean {
+  try {
+    db.exec(
+      "SELECT key, value FROM meta LIMIT 0; SELECT id, source, path, state FROM versions LIMIT 0; SELECT id, version, target, state FROM deliveries LIMIT 0; SELECT device, key FROM memory LIMIT 0",
+    );
+    return true;
+  } catch (error) {
+    if (sqliteCodeOf(error) !== 1) throw error;
+    return false;
   }
 }
 
