@@ -12,6 +12,7 @@ import { checkClock } from "./clock.js";
 import { checkDevices } from "./devices.js";
 import { checkDisks, disksOf } from "./disks.js";
 import { type Family, type Finding, findingsOf } from "./finding.js";
+import { checkJournal } from "./journal.js";
 import { checkPower } from "./power.js";
 import { checkSerial, serialDevices } from "./serial.js";
 import { checkSpace } from "./space.js";
@@ -64,6 +65,7 @@ export async function examine(view: View, { file, ...versions }: Given): Promise
         }),
       ),
       guarded("space", config.stateDir, () => checkSpace(view, config, user)),
+      guarded("space", "the journal", () => checkJournal(view, config.stateDir)),
     );
   const found = await Promise.all(looks);
   const ofDaemonItself = daemon === undefined || config === undefined ? [] : checkDaemon(daemon, config.stateDir);

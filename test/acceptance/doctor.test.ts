@@ -1,12 +1,13 @@
 /** doctor, as a person meets it: a port that another program has, a daemon that runs, an ordinary user, a certificate that ends, broken configurations. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import type { Finding } from "../../cli/doctor/finding.js";
+import { openDatabase } from "../../core/sqlite.js";
 import { parseFingerprint } from "../../core/net.js";
 import { openTransport } from "../../sim/transport.js";
 import { hasOpenssl, selfSigned } from "../conformance/ftp-servers.js";
@@ -67,6 +68,47 @@ test("with a daemon, and without one: what it says of it; nothing is made or cha
   assert.equal(code, 0, of("bad").join("\n"));
   assert.match(of("ok", "daemon").join(), /it runs: everything that was found is delivered/);
   assert.deepEqual(of("ok", "devices").sort(), ["in: works []", "out: works []"]);
+});
+
+test("a journal that is damaged behind its beginning is told, with a daemon and without one, and what is typed about it mends it", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  for (let n = 0; n < 300; n++) world.file(`in/${"long/".repeat(20)}${n}.ulg`, `content ${n}`);
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] });
+  const path = world.path("state/journal.db");
+  const once = () => runProgram(["run", "--once", "--config", config]);
+  const temporary = world.mkdir("tmp");
+  const ofJournal = async () => {
+    const { of } = await doctor(config, { env: { ...process.env, TMPDIR: temporary } });
+    assert.deepEqual(readdirSync(temporary), []);
+    return (["bad", "unseen"] as const).flatMap((one) => of(one, "space")).join("\n");
+  };
+  assert.equal((await once()).code, 0);
+  assert.equal(await ofJournal(), "");
+  const whole = readFileSync(path);
+  const db = await openDatabase(path);
+  const { page } = db.prepare("SELECT rootpage AS page FROM disk.sqlite_master WHERE name = 'versions_gone'").get() as { page: number };
+  db.close();
+  const damaged = Buffer.from(readFileSync(path)).fill(0xa5, (page - 1) * 4096, page * 4096);
+  writeFileSync(path, damaged);
+  const told =
+    /^.*journal\.db: it is damaged \(.*page.*\) \[sudo systemctl stop filesync \| (sudo mv \S+journal\.db \S+; sudo rm -f \S+-wal) \|/;
+  const found = await ofJournal();
+  assert.match(found, told);
+  assert.deepEqual(readFileSync(path), damaged, "nothing is changed");
+  writeFileSync(path, whole);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "it runs");
+  assert.equal(await ofJournal(), "");
+  writeFileSync(path, damaged);
+  assert.match(await ofJournal(), told);
+  await program.kill();
+  const [, typed = ""] = told.exec(found) ?? [];
+  execFileSync("sh", ["-c", typed.replaceAll("sudo ", "")]);
+  const again = await once();
+  assert.equal(again.code, 0, again.out);
+  assert.equal(await ofJournal(), "");
 });
 
 test("what the daemon cannot use is not well because root can", async (t) => {
