@@ -3,7 +3,7 @@ import type { OwnEngine } from "../core/build.js";
 import type { Config, DeviceConfig, Loaded } from "../core/config.js";
 import { ask, exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
 import { isFault } from "../core/errors.js";
-import { StateDirHeld } from "../core/installation.js";
+import { JournalHeld, StateDirHeld } from "../core/installation.js";
 import { load, problemLines, UsageError } from "./config.js";
 import type { Asks, Patience } from "./offline.js";
 
@@ -73,7 +73,7 @@ export async function askOrDoWith<T>(
       if (!(error instanceof StateDirHeld) && !(asks === "reads" && isFault(error, "offline"))) throw error;
       patience ??= new (await import("./offline.js")).Patience();
       if (await patience.wait()) continue;
-      throw isFault(error)
+      throw isFault(error) || error instanceof JournalHeld
         ? error
         : new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
     }

@@ -10,6 +10,8 @@ import { makeDirDurable, writeDurable } from "./fs.js";
 import { openDatabase, type Database } from "./sqlite.js";
 
 export class StateDirHeld extends Error {}
+/** Not by a FileSync: its journal is open in another program. */
+export class JournalHeld extends StateDirHeld {}
 
 export interface Installation {
   /** 8 lower-case hexadecimal digits. */

@@ -19,7 +19,7 @@ import { Subject } from "./rxjs.js";
 import { syncData, syncDir } from "./fs.js";
 import { behindMark, markKey, markOf, trimReceipts } from "./receipts.js";
 import { isCorrupt, sqliteCodeOf } from "./errors.js";
-import { StateDirHeld } from "./installation.js";
+import { JournalHeld } from "./installation.js";
 import type { Database, Statement, Value } from "./sqlite.js";
 import { isDamage, isFatal, isMedium, JournalFromNewerVersion, openTables, shorten } from "./tables.js";
 
@@ -73,7 +73,7 @@ export class Journal {
 
   /**
    * Opens the journal of a state directory that is locked already; `doubt`: what was met before; `mend`: one that is
-   * damaged is set aside and begun anew, and so is a newer version's where an upgrade was taken back (`wentBack`: a file that is there then, beside that in `dir`). Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), StateDirHeld (another program has it open), or node's error when the directory
+   * damaged is set aside and begun anew, and so is a newer version's where an upgrade was taken back (`wentBack`: a file that is there then, beside that in `dir`). Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), JournalHeld (another program has it open), or node's error when the directory
    * cannot be written.
    */
   static async open(dir: string, doubt: Doubt = "none", mend = true, wentBack?: string): Promise<Journal> {
@@ -91,7 +91,7 @@ export class Journal {
         return openTables(path, suspect);
       });
     } catch (error) {
-      if (sqliteCodeOf(error) === 5) throw new StateDirHeld(`${path} is open in another program, such as sqlite3: close it there`);
+      if (sqliteCodeOf(error) === 5) throw new JournalHeld(`${path} is open in another program, such as sqlite3: close it there`);
       if (error instanceof JournalFromNewerVersion ? !mend || !isTakenBack(dir, wentBack) : !isDamage(error)) throw error;
       if (!mend) throw new JournalDamaged(damagedText(dir), { cause: error });
       setAside = await moveAside(dir);

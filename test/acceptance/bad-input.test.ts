@@ -323,11 +323,14 @@ test("a journal that another program has open is told as that", async (t) => {
   assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
   const db = await openDatabase(world.path("state/journal.db"));
   t.after(() => db.close());
-  const { code, err } = await runProgram(["run", "--config", config]);
-  assert.deepEqual(
-    [code, err],
-    [2, `filesync: ${world.path("state/journal.db")} is open in another program, such as sqlite3: close it there\n`],
-  );
+  for (const command of ["run", "status"]) {
+    const { code, err } = await runProgram([command, "--config", config]);
+    assert.deepEqual(
+      [code, err],
+      [2, `filesync: ${world.path("state/journal.db")} is open in another program, such as sqlite3: close it there\n`],
+      command,
+    );
+  }
 });
 
 test("a journal that is rubbish: it starts, says so, rebuilds from the receipts, and sends nothing twice", async (t) => {
