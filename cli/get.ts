@@ -41,11 +41,13 @@ export async function getFile(place: Place, given: string | undefined, options: 
   const local = await localName(given, basename(entry.path));
   const state = shortHash(String(entry.size), String(entry.modifiedMs ?? "")).slice(0, stateLength);
   const id = `${shortHash(name, entry.path).slice(0, -stateLength)}${state}`;
-  const partial = join(dirname(local), partialPath(basename(local), "get", id));
+  const at = await behindLink(local);
+  const partial = join(dirname(at), partialPath(basename(at), "get", id));
   await removePublished(partial);
   const there = await statOf(local);
   // A device of the system (/dev/null), a pipe: a file in its place would be in everybody's way.
-  if (there !== undefined && !there.isFile()) throw new UsageError(`${local} is there already, and no plain file: it is not replaced`);
+  if (there !== undefined && (!there.isFile() || (await isOfSystem(local))))
+    throw new UsageError(`${local} is there already, and no plain file: it is not replaced`);
   const dead = there === undefined ? await deadLink(local) : undefined;
   if (dead !== undefined) throw new UsageError(dead);
   if (there !== undefined && !options.force) {
@@ -63,7 +65,7 @@ export async function getFile(place: Place, given: string | undefined, options: 
     const got = await receive(place, entry, file, partial, digests, options);
     await file.sync();
     if (entry.modifiedMs !== undefined) await file.utimes(new Date(), new Date(entry.modifiedMs));
-    await publish(partial, local, options.force);
+    await publish(partial, at, local, options.force);
     const { proof, digest, meter } = got;
     const rate = meter.at > meter.from ? `${meter.paceText}${meter.wayText}` : "";
     tell(
@@ -199,6 +201,16 @@ function rethrow(error: Error, message: string): never {
   throw isFault(error) ? new Fault(error.kind, message, { cause: error }) : new ControlError(message);
 }
 
+/** What is written, as by cp, where the name is a link: that stays one. */
+async function behindLink(local: string): Promise<string> {
+  return (await fs.lstat(local).catch(() => undefined))?.isSymbolicLink() === true ? fs.realpath(local).catch(() => local) : local;
+}
+
+/** A name for what is open (/dev/stdout): what it shows is a file, it is none. */
+async function isOfSystem(local: string): Promise<boolean> {
+  return /^\/(dev|proc)(\/(?!shm\/)|$)/.test(`${await fs.realpath(dirname(local))}/`);
+}
+
 async function localName(given: string | undefined, name: string): Promise<string> {
   if (given === undefined) return name;
   const stat = await statOf(given);
@@ -239,12 +251,12 @@ async function openPartial(partial: string, local: string): Promise<FileHandle> 
   }
 }
 
-async function publish(partial: string, local: string, force: boolean): Promise<void> {
+async function publish(partial: string, at: string, local: string, force: boolean): Promise<void> {
   try {
-    if (force) await renameDurable(partial, local);
+    if (force) await renameDurable(partial, at);
     else {
-      await renameNew(partial, local);
-      await syncName(local);
+      await renameNew(partial, at);
+      await syncName(at);
     }
   } catch (error) {
     if (codeOf(error) === "EEXIST") throw new UsageError(`${local} has come into being meanwhile; --force replaces it`);

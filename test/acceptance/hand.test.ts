@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, linkSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
@@ -250,6 +250,27 @@ both("get: a device of the system or a pipe is never replaced; a place on a devi
   for (const name of ["disks", "C:x"]) assert.equal((await filesync("get", "disk:a.bin", name)).code, 0, name);
   assert.equal((await filesync("mv", "disk:a.bin", "ftps")).out, "disk:a.bin → disk:ftps");
 });
+
+both(
+  "get: over a link it is the file that the link leads to, as with cp; what is only a name of an open file is none",
+  async (_t, world, filesync) => {
+    world.file("disk/a.bin", "content of a");
+    world.file("elsewhere/a.bin", "another");
+    symlinkSync("../elsewhere/a.bin", world.path("cwd/link"));
+    assert.match((await filesync("get", "disk:a.bin", "link")).err, /^filesync: link is there already, and is another file/);
+    const replaced = await filesync("get", "--force", "disk:a.bin", "link");
+    assert.match(replaced.out, /^disk:a\.bin → link /);
+    assert.equal(readFileSync(world.path("elsewhere/a.bin"), "utf8"), "content of a");
+    assert.equal(readlinkSync(world.path("cwd/link")), "../elsewhere/a.bin");
+    assert.equal((await filesync("get", "disk:a.bin", "link")).out, "link is disk:a.bin already");
+    assert.deepEqual([readdirSync(world.path("cwd")), readdirSync(world.path("elsewhere"))], [["link"], ["a.bin"]]);
+    const command = `exec "$0" "$@" > out`;
+    const args = [mainJs, "get", "--force", "disk:a.bin", "/proc/self/fd/1", "--config", world.path("config.json")];
+    const { status, stderr } = spawnSync("sh", ["-c", command, process.execPath, ...args], { cwd: world.path("cwd"), encoding: "utf8" });
+    assert.deepEqual([status, stderr], [2, "filesync: /proc/self/fd/1 is there already, and no plain file: it is not replaced\n"]);
+    assert.equal(readFileSync(world.path("cwd/out"), "utf8"), "");
+  },
+);
 
 test("ls on a server that lets in one connection, while the daemon sends: it says what it waits for", async (t) => {
   const world = new World(t);
