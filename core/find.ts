@@ -324,11 +324,15 @@ export class Finder {
     const taken = new Set(chosen.map(({ entry }) => entry.path));
     for (const { entry } of wanted) if (entry.settled !== false && !taken.has(entry.path)) this.#decide(entry);
     for (const entry of old) chosen.push({ entry, routes: [] });
-    let added = 0;
+    let [added, known] = [0, 0];
     for (let at = 0; at < chosen.length; at += batch) {
       throwIfAborted(signal);
       await engine.journal.apply(() => {
-        for (const { entry, routes } of chosen.slice(at, at + batch)) added += this.#record(entry, routes, unknown.has(entry)) > 0 ? 1 : 0;
+        for (const { entry, routes } of chosen.slice(at, at + batch)) {
+          const wanted = this.#record(entry, routes, unknown.has(entry));
+          if (wanted === "new") added += 1;
+          else if (wanted === "known") known += 1;
+        }
       });
       engine.work$.next();
       await breathe();
@@ -352,7 +356,12 @@ export class Finder {
         device: lane.name,
         count: added,
       });
-    else engine.events.say("debug", "listed", `${lane.name}: listed, nothing new`, { device: lane.name });
+    if (known > 0)
+      engine.events.say("info", "listed", `${lane.name}: ${known} known ${known === 1 ? "file goes" : "files go"} to more targets`, {
+        device: lane.name,
+        count: known,
+      });
+    if (added + known === 0) engine.events.say("debug", "listed", `${lane.name}: listed, nothing new`, { device: lane.name });
     await this.#missing.look(seen, epoch, signal);
     await survey?.end((file) => !archived(file.path) && this.#routes.some(({ rules }) => rules.wants(file)), signal);
   }
@@ -447,13 +456,14 @@ export class Finder {
     return decides && this.engine.queue.latest(this.lane.name, entry) === undefined;
   }
 
-  /** Inside `apply`. How many deliveries are new. */
-  #record(entry: FileEntry, routes: readonly RouteLane[], unknown: boolean): number {
+  /** Inside `apply`. Whether it goes somewhere new: a file that is new, or one that was known; undefined: it does not. */
+  #record(entry: FileEntry, routes: readonly RouteLane[], unknown: boolean): "new" | "known" | undefined {
     const { engine, lane } = this;
     const before = unknown ? undefined : engine.queue.latest(lane.name, entry);
     const after = furthest[Math.max(0, ...routes.map(({ rules }) => furthest.indexOf(rules.route.afterDelivery)))] ?? "keep";
     const trustSize = routes.every(({ rules }) => rules.route.trustSize);
     let version = before !== undefined && this.#isSame(before, entry) ? engine.queue.version(before.id) : undefined;
+    const fresh = version === undefined;
     if (version === undefined) {
       if (before !== undefined) engine.queue.kept.delete(before.id);
       if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
@@ -492,7 +502,7 @@ export class Finder {
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     }
     this.#unsettled.delete(entry.path);
-    return added;
+    return added === 0 ? undefined : fresh ? "new" : "known";
   }
 
   /** The day in its path stays what it was at first, also once its source tells its time, or does not any more. */

@@ -29,6 +29,24 @@ test("a source is listed once when it attaches, and left alone afterwards for as
   await until(bench, "what asks for it is listed at once", () => finder?.listings === 2);
 });
 
+test("what only a route is new for is told as known, not as new files", async (t) => {
+  const bench = new Bench(t);
+  const [card, out, second] = [new FakeDevice("card"), new FakeDevice("out"), new FakeDevice("second")];
+  const settled = { device: { intervalMs: Infinity, settleMs: 0 } };
+  const told = () =>
+    bench.events.flatMap(({ what, level, message, facts }) =>
+      (what === "found" || what === "listed") && level === "info" ? [`${what}: ${message} (${String(facts?.["count"])})`] : [],
+    );
+  for (const name of ["a", "b"]) card.put(name, name, Date.UTC(2026, 4, 1));
+  await bench.start({ sources: [card], targets: [out, second] }, [{ from: "card", to: ["out"] }], settled);
+  await until(bench, "both are there", () => bench.states("out").join() === "done,done");
+  assert.deepEqual(told(), ["found: card: 2 new files (2)"]);
+  card.put("c", "c", Date.UTC(2026, 4, 2));
+  await bench.reload({ sources: [card], targets: [out, second] }, [{ from: "card", to: ["out", "second"] }], settled);
+  await until(bench, "all are there", () => bench.states("second").join() === "done,done,done");
+  assert.deepEqual(told().slice(1), ["found: card: 1 new file (1)", "listed: card: 2 known files go to more targets (2)"]);
+});
+
 test("what hints that a source has changed is listed at once, or, where that took long a moment ago, once it was left alone", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
