@@ -35,10 +35,9 @@ export function statusOf(error: unknown): number | undefined {
   return error instanceof Fault && "status" in error && typeof error.status === "number" ? error.status : undefined;
 }
 
-/** A proxy gave up on the server behind it, which may be at it still. */
+/** A proxy gave up on the server behind it, which may be at it still; or the server says that it is (202). */
 export function isUnanswered(error: unknown): boolean {
-  const status = statusOf(error);
-  return status === 502 || status === 504;
+  return [202, 502, 504].includes(statusOf(error) ?? 0);
 }
 
 /** Apache behind a proxy that has the TLS takes only the scheme that it is asked by itself: "Destination URI refers to different scheme or port (https://…) (want: http://…)". undefined: it is content. */
@@ -50,6 +49,7 @@ function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situat
   const { status, headers } = refused;
   const words = wordsOf(refused.text);
   const said = `${what}: ${url.host} answers ${status}${words === "" ? "" : ` ("${words}")`}`;
+  if (status === 202) return new Fault("transient", `${said}: it is not done yet`);
   if (status < 300) return new Fault("offline", `${said}, which is no answer of WebDAV: a portal before it, or another "url" is meant`);
   if (status < 400) return elsewhere(what, headers.location, url);
   if (wantsTls(status, refused.text)) return new Fault("denied", `${said}: ${wantsTlsAdvice}`);

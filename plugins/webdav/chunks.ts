@@ -16,7 +16,7 @@ import type { Ways } from "./ways.js";
 
 const mostChunks = 10_000;
 /** What a proxy or the server says while it still puts the file together. */
-const stillMerging: ReadonlySet<number | undefined> = new Set([423, 502, 504]);
+const stillMerging: ReadonlySet<number | undefined> = new Set([202, 423, 502, 504]);
 
 export class Chunks {
   readonly #server: DavServer;

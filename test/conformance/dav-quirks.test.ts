@@ -279,15 +279,16 @@ test("a server that says that it is locked (423) only after it has had a large f
   assert.equal(puts(double).length - before, 1);
 });
 
-/** The answer to a MOVE is lost, and the server does it only later: while `later` says so of the next question. */
-function lateMove(double: DavDouble, later: (exchange: Exchange) => boolean): void {
+/** The answer to a MOVE is lost, or says 202, and the server does it only later: while `later` says so of the next question. */
+function lateMove(double: DavDouble, later: (exchange: Exchange) => boolean, answer?: 202): void {
   let move: (() => Promise<void>) | undefined;
   double.instead = async (exchange) => {
     const { method, path, request } = exchange;
     if (method === "MOVE" && move === undefined) {
       const to = double.destination(exchange);
       move = () => fs.rename(join(double.dir, path), to);
-      request.socket.destroy();
+      if (answer === undefined) request.socket.destroy();
+      else double.say(exchange, answer);
       return true;
     }
     if (move !== undefined && later(exchange)) {
@@ -298,19 +299,22 @@ function lateMove(double: DavDouble, later: (exchange: Exchange) => boolean): vo
   };
 }
 
-test("the connection is reset in the middle of a MOVE: what the server does of it, at once or later, gets one receipt and one name, and nothing is sent again", async (t) => {
+test("the connection is reset in the middle of a MOVE, or it is answered 202: what the server does of it, at once or later, gets one receipt and one name, and nothing is sent again", async (t) => {
   const laters: Readonly<Record<string, (exchange: Exchange) => boolean>> = {
     "at once": () => true,
     "before the next try looks at the name": ({ method, path }) => method === "PROPFIND" && path === "/a.bin",
     "before the next MOVE": ({ method }) => method === "MOVE",
   };
-  for (const [when, later] of Object.entries(laters)) {
+  for (const [when, later, answer] of Object.entries(laters).flatMap(([it, does]) => [
+    [it, does, undefined] as const,
+    [it, does, 202] as const,
+  ])) {
     const { double, device } = await scene(t, plain);
     await send(target(device), upload("first.bin", bytes(100_000)));
     const it = upload("a.bin", bytes(200_000));
     await target(device).write(it, 0, calm(), () => undefined);
     double.asked.length = 0;
-    lateMove(double, later);
+    lateMove(double, later, answer);
     let done: unknown;
     for (let tries = 0; done === undefined && tries < 4; tries++)
       done = await target(device)
