@@ -6,7 +6,11 @@ import { dirname, join, resolve } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { plugins } from "../cli/plugins.js";
-import { loadConfig } from "../core/config.js";
+import * as v from "valibot";
+import { configSchema, deviceCommon, loadConfig } from "../core/config.js";
+import { entriesOf } from "../core/config-problems.js";
+import { routeSchema } from "../core/config-routes.js";
+import { mirrorSchema, twoWaySchema } from "../core/sync/options.js";
 import { runProgram } from "./faults/process.js";
 import { World } from "./faults/world.js";
 
@@ -48,6 +52,45 @@ for (const page of pages)
       const { problems } = await loadConfig(whole(block), plugins, { baseDir: root, env: {}, hostName: "host" });
       assert.deepEqual(problems, []);
     });
+
+test("every key of the configuration is on its page; in the tables of docs/configuration.md with its default", async () => {
+  const missing: string[] = [];
+  /** The row of a key in the table behind a line. */
+  const row = (page: string, behind: string, key: string) =>
+    read(page)
+      .slice(read(page).indexOf(behind))
+      .split(/\n(?![|\n])/)[0]
+      ?.split("\n")
+      .find((line) => line.startsWith("|") && (line.split("|")[1] ?? "").includes(`\`${key}\``));
+  const tables = [
+    ["At the top:", configSchema, ""],
+    ["Every device and service, beside", v.strictObject(deviceCommon), ""],
+    ["A copy route (", routeSchema, ""],
+  ] as const;
+  for (const [behind, schema] of tables)
+    for (const [key, entry] of Object.entries(entriesOf(schema) ?? {})) {
+      const inner = behind === "At the top:" && ["spool", "journal"].includes(key) ? Object.entries(entriesOf(entry) ?? {}) : [];
+      for (const [name, one] of inner.length > 0 ? inner.map(([below, it]) => [`${key}.${below}`, it] as const) : [[key, entry] as const]) {
+        const found = row("docs/configuration.md", behind, name);
+        const { default: byDefault } = one as { default?: unknown };
+        if (found === undefined) missing.push(`docs/configuration.md: ${name}`);
+        else if ((typeof byDefault === "string" || typeof byDefault === "number") && !found.includes(`\`${byDefault}\``))
+          missing.push(`docs/configuration.md: ${name} is ${byDefault} by default`);
+      }
+    }
+  for (const type of plugins.types)
+    for (const [key, entry] of Object.entries(entriesOf((await plugins.load(type, root))?.options) ?? {})) {
+      // One that only says why it cannot be.
+      if ((entry as { wrapped?: { type?: string } }).wrapped?.type === "never") continue;
+      if (!new RegExp(`[\`"]${key}[\`".]`).test(read(`docs/${type}.md`))) missing.push(`docs/${type}.md: ${key}`);
+    }
+  for (const [page, schema] of [
+    ["docs/mirror.md", mirrorSchema],
+    ["docs/two-way.md", twoWaySchema],
+  ] as const)
+    for (const key of Object.keys(entriesOf(schema) ?? {})) if (!read(page).includes(`${key}`)) missing.push(`${page}: ${key}`);
+  assert.deepEqual(missing, []);
+});
 
 test("commands that the documentation names exist, with these options", async () => {
   const help = async (...words: string[]) => (await runProgram([...words, "--help"])).out;
