@@ -88,7 +88,7 @@ test("every key of the configuration is on its page; in the tables of docs/confi
     ["docs/mirror.md", mirrorSchema],
     ["docs/two-way.md", twoWaySchema],
   ] as const)
-    for (const key of Object.keys(entriesOf(schema) ?? {})) if (!read(page).includes(`${key}`)) missing.push(`${page}: ${key}`);
+    for (const key of Object.keys(entriesOf(schema) ?? {})) if (!read(page).includes(key)) missing.push(`${page}: ${key}`);
   assert.deepEqual(missing, []);
 });
 

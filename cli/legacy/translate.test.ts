@@ -60,6 +60,18 @@ test("a directory to Flight Review, whose fields have other names, and to a clou
   });
 });
 
+test("an empty password is one, and needs no file; a cloud's without a user leaves no gap; a key that every object has is one that is not known", () => {
+  const open = of({ source: local, target: { ...ftp, args: { host: "h", user: "u", passwd: "" } } });
+  assert.deepEqual([open.devices.target, open.secrets], [{ type: "ftp", host: "h", user: "u", password: "", secure: false }, {}]);
+  const { target } = of({ source: local, target: { ...webdav, args: { host: "h/dav", passwd: "x" } } }).devices;
+  assert.deepEqual(Object.entries(target ?? {}), [
+    ["type", "webdav"],
+    ["url", "https://h/dav"],
+    ["password", { credential: "target" }],
+  ]);
+  assert.deepEqual(of({ source: local, target: ftp, toString: 1 }).notes, ['"toString": this program knows nothing like it']);
+});
+
 test("an autopilot through mavros: its address is said to be a guess", () => {
   const { devices, notes } = of({ source: { device: "device_mavftp", args: {} }, target: ftp });
   assert.deepEqual(devices.autopilot, { type: "mavftp", url: "udpin://127.0.0.1:14551" });

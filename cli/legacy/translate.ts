@@ -33,23 +33,25 @@ export interface Translated {
 }
 
 /** Keys of a worker that have an equal, or nothing to say here. */
-const ofWorker: Readonly<Record<string, string | undefined>> = {
-  enable: undefined,
-  name: undefined,
-  source: undefined,
-  target: undefined,
-  rules: undefined,
-  finder: undefined,
-  // What was delivered is looked for at the target, and found there: nothing is sent twice.
-  db: undefined,
-  db_backup: undefined,
-  workers: undefined,
-  ftp_server: undefined,
-  gui: 'there is no window: "filesync status --watch" shows how it stands',
-  logger: "the log goes to standard output, as lines or with --json, and so to journald",
-  mover_count: 'how many files move at once is each device\'s own "concurrency"',
-  count: 'how many files move at once is each device\'s own "concurrency"',
-};
+const ofWorker: ReadonlyMap<string, string | undefined> = new Map(
+  Object.entries({
+    enable: undefined,
+    name: undefined,
+    source: undefined,
+    target: undefined,
+    rules: undefined,
+    finder: undefined,
+    // What was delivered is looked for at the target, and found there: nothing is sent twice.
+    db: undefined,
+    db_backup: undefined,
+    workers: undefined,
+    ftp_server: undefined,
+    gui: 'there is no window: "filesync status --watch" shows how it stands',
+    logger: "the log goes to standard output, as lines or with --json, and so to journald",
+    mover_count: 'how many files move at once is each device\'s own "concurrency"',
+    count: 'how many files move at once is each device\'s own "concurrency"',
+  }),
+);
 
 /** One device as it was told. */
 interface Given {
@@ -154,7 +156,7 @@ class Work implements Translated {
   beside(old: Values): void {
     for (const [key, value] of Object.entries(old)) {
       if (key === "ftp_server") this.#server(value, (text) => void this.notes.push(text), { what: "the FTP server", at: [key] });
-      else if (key !== "workers") this.notes.push(`"${key}" beside "workers": ${ofWorker[key] ?? "it stands in no worker"}`);
+      else if (key !== "workers") this.notes.push(`"${key}" beside "workers": ${ofWorker.get(key) ?? "it stands in no worker"}`);
     }
   }
 
@@ -165,9 +167,9 @@ class Work implements Translated {
     };
     for (const [key, value] of Object.entries(worker)) {
       if (key === "alone") continue;
-      const said = ofWorker[key];
+      const said = ofWorker.get(key);
       if (said !== undefined && value !== false) note(`"${key}": ${said}`);
-      else if (!(key in ofWorker)) note(`"${key}": this program knows nothing like it`);
+      else if (!ofWorker.has(key)) note(`"${key}": this program knows nothing like it`);
     }
     if (worker.ftp_server !== undefined)
       this.#server(worker.ftp_server, note, { what: `${whose}the FTP server`, at: [...at, "ftp_server"] });
@@ -336,9 +338,11 @@ class Work implements Translated {
 
   /** The password of a device goes into a file of its own. */
   #withSecret(name: string, value: Values): Values {
-    const { password } = value;
-    if (typeof password !== "string") return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined));
-    return { ...value, password: { credential: this.#secret(name, password) } };
+    const said = Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined));
+    const { password } = said;
+    // An empty one is no secret, and no file may be empty.
+    if (typeof password !== "string" || password === "") return said;
+    return { ...said, password: { credential: this.#secret(name, password) } };
   }
 
   #secret(name: string, password: string): string {
