@@ -55,7 +55,8 @@ export function terminal(input: NodeJS.ReadStream, output: NodeJS.WriteStream): 
       done();
     },
   });
-  const lines = createInterface({ input, output: shown, terminal: true });
+  // Of what was typed, a password too, an arrow would show the last at the next question.
+  const lines = createInterface({ input, output: shown, terminal: true, historySize: 0 });
   // What comes faster than it is asked for (a paste) waits.
   const typed: string[] = [];
   let waiting: { take: (line: string) => void; fail: (error: Error) => void } | undefined;
@@ -83,7 +84,7 @@ export function terminal(input: NodeJS.ReadStream, output: NodeJS.WriteStream): 
   const prompt = async (text: string): Promise<string> => {
     lines.setPrompt(text);
     lines.prompt();
-    return (await line()).trim();
+    return line();
   };
   const untilGood = async (question: string, next: () => Promise<string>, objection?: (answer: string) => string | undefined) => {
     for (let empty = 0; ;) {
@@ -99,7 +100,8 @@ export function terminal(input: NodeJS.ReadStream, output: NodeJS.WriteStream): 
     output.write(`${question}: `);
     hidden = true;
     try {
-      return await prompt("");
+      const typed = await prompt("");
+      return typed.trim() === "" ? "" : typed;
     } finally {
       hidden = false;
       output.write("\n");
@@ -110,7 +112,11 @@ export function terminal(input: NodeJS.ReadStream, output: NodeJS.WriteStream): 
     answers: true,
     say: (text) => void output.write(`${text}\n`),
     ask: (question, byDefault, objection) =>
-      untilGood(question, async () => (await prompt(`${question}${byDefault === "" ? "" : ` [${byDefault}]`}: `)) || byDefault, objection),
+      untilGood(
+        question,
+        async () => (await prompt(`${question}${byDefault === "" ? "" : ` [${byDefault}]`}: `)).trim() || byDefault,
+        objection,
+      ),
     secret: (question, ifEmpty) =>
       untilGood(
         question.replace(/ \(.*/, ""),
