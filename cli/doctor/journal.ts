@@ -7,7 +7,7 @@ import { faultOfErrno } from "../../core/errors.js";
 import { freeBytesAt } from "../../core/fs.js";
 import { shellWord, sizeText } from "../../core/text.js";
 import type { JournalRead } from "../machine/journal-main.js";
-import { journalTrouble } from "../machine/state-dir.js";
+import { journalTrouble, strangeIn } from "../machine/state-dir.js";
 import { at, isThere, type View } from "../machine/view.js";
 import { type Finding, findingsOf } from "./finding.js";
 
@@ -18,7 +18,8 @@ const mostMs = 60_000;
 
 export async function checkJournal(view: View, stateDir: string): Promise<Finding[]> {
   const path = join(stateDir, "journal.db");
-  if (!isThere(view, path)) return [];
+  // What is no file is told elsewhere, and may never be read to an end.
+  if (!isThere(view, path) || strangeIn(at(view, stateDir)) !== undefined) return [];
   const unseen = (why: string, ...todo: string[]) => [finding("unseen", path, `whether it is whole: ${why}`, ...todo)];
   let dir: string | undefined;
   try {
