@@ -27,17 +27,17 @@ export function shownConfig(raw: unknown, schemaOf: (type: string) => v.GenericS
   return mapped(raw, (key, value) => {
     if (key === "devices" || key === "services") return mapped(value, (_name, entry) => shownEntry(entry, schemaOf));
     if (key === "routes") return Array.isArray(value) ? value.map((route) => shown(route, routeSchema)) : unknownText;
-    return shown(value, entriesOf(configSchema)?.[key], key);
+    return shown(value, own(entriesOf(configSchema), key), key);
   });
 }
 
 function shownEntry(entry: unknown, schemaOf: (type: string) => v.GenericSchema | undefined): unknown {
   const type = typeof entry === "object" && entry !== null && "type" in entry && typeof entry.type === "string" ? entry.type : "";
   const schema = schemaOf(type);
-  const entries = (schema === undefined ? undefined : entriesOf(schema)) ?? {};
+  const entries = schema === undefined ? undefined : entriesOf(schema);
   return mapped(entry, (key, value) => {
     if (key === "type") return schema === undefined ? unknownText : type;
-    return shown(value, entries[key] ?? (key in deviceCommon ? deviceCommon[key as keyof typeof deviceCommon] : undefined), key);
+    return shown(value, own(entries, key) ?? own(deviceCommon, key), key);
   });
 }
 
@@ -54,7 +54,12 @@ function shown(value: unknown, schema: unknown, key = ""): unknown {
   if (typeof value === "string") return schema === undefined ? unknownText : value;
   if (Array.isArray(value)) return value.map((one) => shown(one, part(schema, "item")));
   const entries = schema === undefined ? undefined : entriesOf(schema);
-  return mapped(value, (inner, one) => shown(one, entries?.[inner] ?? part(schema, "value"), inner));
+  return mapped(value, (inner, one) => shown(one, own(entries, inner) ?? part(schema, "value"), inner));
+}
+
+/** A key such as "toString" is no option, whatever an object has under it. */
+function own(entries: Readonly<Record<string, unknown>> | undefined, key: string): unknown {
+  return entries !== undefined && Object.hasOwn(entries, key) ? entries[key] : undefined;
 }
 
 /** The keys of what is left out are told. */
