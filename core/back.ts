@@ -17,6 +17,9 @@ import { isHeld } from "./verify.js";
 const againMs = 600_000;
 /** The same, where the device did not answer. */
 const soonMs = 1000;
+/** One that is back each time it was taken away goes so often at once, and then after `againMs`, after twice that, … */
+const oftenAtOnce = 3;
+const longestMs = 24 * 3600_000;
 
 export class Back {
   /** Versions of which the place has another file now. */
@@ -27,7 +30,13 @@ export class Back {
   readonly #failed = new Map<string, { readonly reason: string; readonly notBeforeMs: number }>();
   /** Of those that stay, when their targets are asked whether they hold it; of any other at once. */
   readonly #askAtMs = new Map<string, number>();
+  /** Of which targets are asked, or will be. */
+  readonly #asking = new Set<string>();
+  /** How often they went again, and before when they do not once more. */
+  readonly #went = new Map<string, { readonly times: number; readonly notBeforeMs: number }>();
   #reading: Promise<void> = Promise.resolve();
+  /** Not in one row with the reading: a target may be slow, or hang. */
+  #answers: Promise<void> = Promise.resolve();
 
   /** `again`: is called once it is known of one that it is another. */
   constructor(
@@ -40,6 +49,11 @@ export class Back {
   /** So many are to be read. */
   get left(): number {
     return this.#asked.size;
+  }
+
+  /** Something is read, or a target asked. */
+  get busy(): boolean {
+    return this.#asked.size + this.#asking.size > 0;
   }
 
   /** Whether what is listed is known to be another file than that version, which was taken away; where that is not known, it is read. */
@@ -55,10 +69,25 @@ export class Back {
 
   /** A listing shows one that stays: where a target could not say whether it holds it, or the run had ended before that, it is asked. */
   stays(version: string): void {
-    if ((this.#askAtMs.get(version) ?? 0) > this.engine.clock.monotonicMs()) return;
+    if ((this.#askAtMs.get(version) ?? 0) <= this.engine.clock.monotonicMs()) this.#ask(version);
+  }
+
+  /** `compared`: in that attachment it was read, and is as it was. `stayed`: is called where it does not go. */
+  #ask(version: string, compared?: { readonly epoch: string | undefined }, stayed?: () => void): void {
+    if (this.#asking.has(version)) return;
+    this.#asking.add(version);
     this.#askAtMs.set(version, Infinity);
-    this.#reading = this.#reading.then(async () => {
-      await this.#goAgain(version).catch(() => this.#later(version));
+    this.#answers = this.#answers.then(async () => {
+      try {
+        if (this.stop.aborted) return;
+        if (!(await this.#goAgain(version, compared))) stayed?.();
+      } catch {
+        // Of a target: what it is told when it is used, and not of this file.
+        this.#askAtMs.set(version, this.engine.clock.monotonicMs() + againMs);
+        if (!this.stop.aborted) stayed?.();
+      } finally {
+        this.#asking.delete(version);
+      }
     });
   }
 
@@ -67,6 +96,7 @@ export class Back {
     const known = this.engine.queue.version(version);
     const was = known === undefined || hasLeft(known) ? "it is there again after it was taken away" : "perhaps it was taken away";
     const failed = this.#failed.get(version);
+    if (this.#asking.has(version)) return "its targets are asked whether they hold it";
     if (failed !== undefined) return `${was}, and cannot be read: ${failed.reason}`;
     return this.#asked.has(version) ? `${was}, and is read to see whether it is another file` : undefined;
   }
@@ -139,24 +169,22 @@ export class Back {
     // Under the rules of now it is to stay.
     if (version.after === "keep") return;
     engine.queue.kept.set(id, { source, path, medium });
-    if (!(await this.#goAgain(id, compared)))
-      engine.events.say("warn", "released", `${nameOf(version)}: ${backAsItWas}`, { device: lane.name, path });
+    const told = () => engine.events.say("warn", "released", `${nameOf(version)}: ${backAsItWas}`, { device: lane.name, path });
+    const { notBeforeMs = 0 } = this.#went.get(id) ?? {};
+    if (notBeforeMs <= engine.clock.monotonicMs()) this.#ask(id, compared, told);
+    else {
+      this.#askAtMs.set(id, notBeforeMs);
+      told();
+    }
   }
 
-  /** Has it deleted or archived once more where every target says that it holds it; false: it stays. `compared`: in that attachment it was read, and is as it was. */
-  async #goAgain(id: string, compared?: { readonly epoch: string | undefined }): Promise<boolean> {
+  /** Has it deleted or archived once more where every target says that it holds it; false: it stays. Throws where one cannot say so now. */
+  async #goAgain(id: string, compared: { readonly epoch: string | undefined } | undefined): Promise<boolean> {
     const { engine, lane, stop } = this;
     const { journal, queue } = engine;
     const version = queue.version(id);
     if (version?.released !== backAsItWas || version.after === "keep") return false;
-    this.#askAtMs.set(id, Infinity);
-    try {
-      if (!(await isHeld(engine, version, stop))) return false;
-    } catch (error) {
-      if (!isFault(error, "offline")) throw error;
-      this.#later(id);
-      return false;
-    }
+    if (!(await isHeld(engine, version, stop))) return false;
     const goes = await journal.apply(() => {
       // It may have gone meanwhile, or a person may have asked for it.
       if (!queue.kept.delete(id) || queue.version(id)?.released !== backAsItWas) return false;
@@ -168,6 +196,10 @@ export class Back {
       return true;
     });
     if (!goes) return true;
+    const times = (this.#went.get(id)?.times ?? 0) + 1;
+    const restsMs = times < oftenAtOnce ? 0 : Math.min(longestMs, againMs * 2 ** (times - oftenAtOnce));
+    this.#went.set(id, { times, notBeforeMs: engine.clock.monotonicMs() + restsMs });
+    this.#askAtMs.delete(id);
     const what = version.after === "delete" ? "deleted" : "archived";
     engine.events.say("info", "released", `${nameOf(version)}: it is there again as it was, and its targets hold it: it is ${what} again`, {
       device: lane.name,
@@ -175,9 +207,5 @@ export class Back {
     });
     engine.work$.next();
     return true;
-  }
-
-  #later(id: string): void {
-    this.#askAtMs.set(id, this.engine.clock.monotonicMs() + againMs);
   }
 }

@@ -145,7 +145,7 @@ export class Finder {
 
   /** Something is seen that the next listings will decide on. */
   get busy(): boolean {
-    return this.#looks.busy || this.#unsettled.size > 0 || this.#back.left > 0;
+    return this.#looks.busy || this.#unsettled.size > 0 || this.#back.busy;
   }
 
   /** Lists until `stop`; completes when the last listing has ended. */
@@ -266,6 +266,7 @@ export class Finder {
         leave(entry, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
         continue;
       }
+      if (same && engine.queue.kept.has(known.id)) this.#back.stays(known.id);
       const failure = same ? this.#back.failureOf(known.id) : undefined;
       if (failure !== undefined) leave(entry, failure);
       const place = entry.medium === undefined ? entry.path : `${entry.medium}\0${entry.path}`;
@@ -304,11 +305,7 @@ export class Finder {
     for (const [id, { source, atMs }] of engine.queue.left) if (source === lane.name && atMs < this.#beganMs) engine.queue.left.delete(id);
     const goneAgain: string[] = [];
     for (const [id, { source, path, medium }] of engine.queue.kept) {
-      if (source !== lane.name) continue;
-      if (seen.has(path) && lane.holds(medium)) {
-        this.#back.stays(id);
-        continue;
-      }
+      if (source !== lane.name || (seen.has(path) && lane.holds(medium))) continue;
       engine.queue.kept.delete(id);
       if (lane.holds(medium) && engine.queue.version(id)?.released === backAsItWas) goneAgain.push(id);
     }

@@ -143,20 +143,20 @@ async function takenAway(
   card.timeless = timeless;
   const out = new FakeDevice("out");
   card.put("a.bin", content);
-  const start = () =>
+  const start = (device: { settleMs?: number } = {}) =>
     bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: after }], {
-      device: { intervalMs, archiveDir: "archive" },
+      device: { intervalMs, archiveDir: "archive", ...device },
     });
   await start();
   await until(bench, "taken away", () => !card.files.has("a.bin"));
   await bench.stop();
   bench.events.length = 0;
   const released = () => bench.daemon.engine.journal.get<{ released: string | null }>("SELECT released FROM versions")?.released ?? null;
-  const list = async () => {
+  const list = async (settling = false) => {
     const finder = bench.daemon.engine.finders.get("card");
     const { listings = 0 } = finder ?? {};
     bench.daemon.engine.relist$.next("card");
-    await until(bench, "listed", () => (finder?.listings ?? 0) > listings && !finder?.busy);
+    await until(bench, "listed", () => (finder?.listings ?? 0) > listings && (settling || !finder?.busy));
   };
   return { bench, card, out, start, released, list };
 }
@@ -251,6 +251,94 @@ test("what is back as it was, and another by the time its target was asked, is c
   await until(bench, "the other is there", () => [...out.files.values()].some(({ bytes }) => bytes.toString() === "b"));
   await until(bench, "taken away", () => card.files.size === 0);
   assert.equal(out.files.size, 2);
+});
+
+test("while a target does not answer whether it holds what is back, another file that is back under its name is found all the same", async (t) => {
+  const { bench, card, out, start } = await takenAway(t, "a");
+  card.put("b.bin", "b");
+  await start();
+  await until(bench, "taken away", () => card.files.size === 0);
+  await bench.stop();
+  card.put("a.bin", "a");
+  out.before = (call) => (call === "look a.bin" ? new Promise(() => undefined) : undefined);
+  await start();
+  await until(bench, "asked", () => out.calls.at(-1) === "look a.bin");
+  card.put("b.bin", "c");
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the other arrives", () => [...out.files.values()].some(({ bytes }) => bytes.toString() === "c"));
+  const [version] = bench.daemon.engine.journal.all<{ id: string }>("SELECT id FROM versions WHERE path = 'a.bin'");
+  assert.match(
+    JSON.stringify(await why(bench.daemon.engine, version?.id ?? "", true, AbortSignal.timeout(5000))),
+    /its targets are asked whether they hold it/,
+  );
+  assert.deepEqual([bench.daemon.status().rereading, bench.daemon.engine.finders.get("card")?.busy], [0, true]);
+  assert.equal(card.files.has("a.bin"), true);
+});
+
+test("a target that breaks when it is asked whether it holds what is back is no fault of the source, nor of the file, and is asked again later", async (t) => {
+  const { bench, card, out, start, list } = await takenAway(t, "a");
+  let aheadMs = 0;
+  bench.clock.monotonicMs = () => performance.now() + aheadMs;
+  card.put("a.bin", "a");
+  out.before = (call) => (call.startsWith("look ") ? Promise.reject(new TypeError("a defect")) : undefined);
+  await start();
+  await until(bench, "kept", () => bench.events.some(({ message }) => message.endsWith("is there again as it was")));
+  await list();
+  assert.deepEqual(
+    bench.events.filter(({ level, what }) => level === "warn" && what !== "released").map(({ message }) => message),
+    [],
+  );
+  out.before = () => undefined;
+  aheadMs += 600_000;
+  await list();
+  await until(bench, "taken away again", () => card.files.size === 0);
+});
+
+test("what is back each time that it was taken away goes at once some times, and then now and then: its targets are not asked all the time", async (t) => {
+  const { bench, card, out, start, released, list } = await takenAway(t, "a");
+  let aheadMs = 0;
+  bench.clock.monotonicMs = () => performance.now() + aheadMs;
+  const looks = () => out.calls.filter((call) => call.startsWith("look ")).length;
+  const before = looks();
+  const comesBack = async () => {
+    await until(bench, "its record is made", () => released() === null || released()?.startsWith("deleted") === true);
+    card.put("a.bin", "a");
+    await list();
+  };
+  card.put("a.bin", "a");
+  await start();
+  for (const times of [1, 2, 3]) {
+    await until(bench, "taken away again", () => !card.files.has("a.bin") && released()?.startsWith("deleted") === true);
+    assert.equal(looks() - before, times);
+    await comesBack();
+  }
+  await until(bench, "kept", () => released()?.startsWith("kept") === true);
+  await list();
+  assert.deepEqual([looks() - before, card.files.size], [3, 1]);
+  aheadMs += 600_000;
+  await list();
+  await until(bench, "taken away again", () => card.files.size === 0);
+  assert.equal(looks() - before, 4);
+});
+
+test("another file in the place of what is back, and stayed, is not told to be deleted again while it has not settled", async (t) => {
+  const { bench, card, out, start, list } = await takenAway(t, "a");
+  card.put("a.bin", "a");
+  out.before = (call) => (call.startsWith("look ") ? Promise.reject(new Fault("offline", "no answer")) : undefined);
+  await start();
+  await until(bench, "kept", () => bench.events.some(({ message }) => message.endsWith("is there again as it was")));
+  await bench.stop();
+  out.before = () => undefined;
+  bench.events.length = 0;
+  card.settles = false;
+  card.put("a.bin", "another");
+  await start({ settleMs: 600_000 });
+  await list(true);
+  await list(true);
+  assert.deepEqual(
+    bench.events.filter(({ what }) => what === "released").map(({ message }) => message),
+    [],
+  );
 });
 
 for (const kind of ["unreadable", "denied"] as const)
