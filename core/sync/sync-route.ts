@@ -426,12 +426,25 @@ export class SyncRoute {
     const { engine, here, there, config } = this;
     const { target, tree } = here.device;
     const deletes = config.deletes || (target !== undefined && tree !== undefined);
+    // What it was nobody knows: only a two-way route has what others may want in a hold, and its way of ending things is the more careful one.
+    const modes = deletes ? (["two-way", config.mode] as const) : [config.mode];
     for (const id of await outlived(this.#beside, "intents", signal))
-      await new SyncRoute(engine, { ...config, deletes }, here, there, id).#endBegun(signal);
+      for (const [n, mode] of modes.entries())
+        try {
+          await new SyncRoute(engine, { ...config, deletes, mode }, here, there, id).#endBegun(signal);
+          break;
+        } catch (error) {
+          // Where a side promises too little for that it was a mirror.
+          if (!isFault(error, "config") || n === modes.length - 1) throw error;
+        }
   }
 
   async #endBegun(signal: AbortSignal): Promise<void> {
-    await recover(this.#world, new Map(), [], async (side) => this.#promised?.tryOut(side, signal), signal);
+    try {
+      await recover(this.#world, new Map(), [], async (side) => this.#promised?.tryOut(side, signal), signal);
+    } finally {
+      await this.#replicas.there.rest(signal);
+    }
   }
 
   /** Once: none of them comes back without another start of this. */

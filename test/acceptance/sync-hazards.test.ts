@@ -509,3 +509,60 @@ for (const [name, route, nas, machine] of [
     assert.equal(readFileSync(join(served, conflict ?? "none"), "utf8"), "changed here");
     assert.equal(readFileSync(join(served, "a"), "utf8"), "there");
   });
+
+/** `local`, where clients have to take turns, killed while something is in the hold of one. */
+const killedInTurnText = `
+import { plugin as local } from ${JSON.stringify(fileURLToPath(new URL("../../plugins/local/plugin.js", import.meta.url)))};
+export const plugin = {
+  ...local,
+  type: "turns",
+  device: (given, context) => {
+    const device = local.device(given, context);
+    const { tree } = device;
+    const move = tree.move.bind(tree);
+    const tryOut = tree.tryOut.bind(tree);
+    tree.tryOut = async (...how) => ({ ...(await tryOut(...how)), exclusive: "directories" });
+    tree.move = async (from, to, ...how) => {
+      if (from.startsWith(".filesync/lock/") && to.startsWith(".filesync/trash/")) {
+        process.kill(process.pid, "SIGKILL");
+        await new Promise(() => undefined);
+      }
+      return move(from, to, ...how);
+    };
+    return device;
+  },
+};
+export default plugin;
+`;
+
+for (const [name, route, nas] of [
+  ["its server has another name", { mode: "two-way" }, "server"],
+  ["it is a mirror", { mode: "mirror" }, "nas"],
+  ["it is a mirror that deletes", { mode: "mirror", deletes: true }, "nas"],
+] as const)
+  test(`two-way by turns, killed while it had taken a file that is to be replaced, and then ${name}: nothing stays in its hold`, async (t) => {
+    const world = new World(t);
+    const [box, served] = [world.mkdir("box"), world.mkdir("nas")];
+    writeFileSync(world.path("turns.mjs"), killedInTurnText);
+    const config = (type: string, to: string, how: object) =>
+      world.config({
+        devices: { box: { type: "local", dir: "box", settle: "0s" }, [to]: { type, dir: "nas", settle: "0s" } },
+        routes: [{ from: "box", to: [to], ...how }],
+      });
+    const first = config("./turns.mjs", "nas", { mode: "two-way" });
+    for (const path of ["a", "b"]) writeFileSync(join(box, path), "agreed");
+    await once(first);
+    writeFileSync(join(box, "a"), "changed here");
+    await runProgram(["run", "--once", "--config", first]);
+    assert.equal(existsSync(join(served, "a")), false);
+    assert.equal(readdirSync(join(served, ".filesync/lock")).length, 1);
+    await once(config("local", nas, route));
+    assert.equal(readFileSync(join(served, "a"), "utf8"), "changed here");
+    const within = (dir: string) => (existsSync(join(served, ".filesync", dir)) ? readdirSync(join(served, ".filesync", dir)) : []);
+    assert.deepEqual([...within("lock"), ...within("ended")], []);
+    const trash = readdirSync(join(served, ".filesync/trash"), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+    assert.deepEqual(
+      trash.map((entry) => readFileSync(join(entry.parentPath, entry.name), "utf8")),
+      ["agreed"],
+    );
+  });
