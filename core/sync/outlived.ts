@@ -15,24 +15,38 @@ export interface OutlivedGiven {
   readonly sides: Readonly<Record<Side, Pick<DeviceReplica, "marks">>>;
 }
 
-/** Those that had begun something, or agreed. Throws the Fault of a side. */
+/** One that had begun something, or agreed; `turned`: its sides are the others of this one's. */
+export interface Outlived {
+  readonly route: string;
+  readonly turned: boolean;
+}
+
+/** Throws the Fault of a side. */
 export async function outlived(
   { journal, running, sides }: OutlivedGiven,
   table: "intents" | "agreed",
   signal: AbortSignal,
-): Promise<string[]> {
+): Promise<Outlived[]> {
   const known = journal.all<{ route: string }>(`SELECT DISTINCT route FROM ${table}`).map(({ route }) => route);
   const others = known.filter((route) => !running.has(route));
   if (others.length === 0) return [];
   const [here, there] = await all([sides.here.marks(signal), sides.there.marks(signal)]);
-  // A mirror that takes nothing away made no mark here.
-  const isHere = (route: string) => here.has(route) || ownMemo(journal, route).get(markKey("here")) === undefined;
-  return others.filter((route) => there.has(route) && isHere(route));
+  return others.flatMap((route): Outlived[] => {
+    const own = ownMemo(journal, route);
+    const markOf = (side: Side) => {
+      const mark = own.get(markKey(side));
+      return typeof mark === "string" ? `${route}-${mark}` : "";
+    };
+    const [from, to] = [markOf("here"), markOf("there")];
+    // A mirror that takes nothing away made no mark at its source.
+    if (there.has(to) && (from === "" || here.has(from))) return [{ route, turned: false }];
+    return here.has(to) && there.has(from) ? [{ route, turned: true }] : [];
+  });
 }
 
 /** Durable; what they had begun stays. */
-export function forgetAgreed(journal: Journal, routes: readonly string[]): Promise<void> {
+export function forgetAgreed(journal: Journal, routes: readonly Outlived[]): Promise<void> {
   return journal.commit(() => {
-    for (const route of routes) journal.run("DELETE FROM agreed WHERE route = ?", route);
+    for (const { route } of routes) journal.run("DELETE FROM agreed WHERE route = ?", route);
   });
 }

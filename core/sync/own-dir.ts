@@ -109,10 +109,10 @@ export class OwnDir {
     return this.given.mark.get() !== undefined;
   }
 
-  /** The routes that made a mark here, also those that come no more. */
+  /** Those that routes made here, also ones that come no more: "route-mark". */
   async marks(signal: AbortSignal): Promise<ReadonlySet<string>> {
     const entries = await entriesIfAny(this.given.tree(), this.at(""), signal);
-    return new Set(entries.flatMap(({ path }) => /^([0-9a-f]{16})-[0-9a-f]{16}$/.exec(nameIn(path))?.[1] ?? []));
+    return new Set(entries.flatMap(({ path }) => /^[0-9a-f]{16}-[0-9a-f]{16}$/.exec(nameIn(path)) ?? []));
   }
 
   /** By another mark each time: two disks that come to one mount point, or a mount point and its disk, never have the same. */

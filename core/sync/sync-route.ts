@@ -428,15 +428,20 @@ export class SyncRoute {
     const deletes = config.deletes || (target !== undefined && tree !== undefined);
     // What it was nobody knows: only a two-way route has what others may want in a hold, and its way of ending things is the more careful one.
     const modes = deletes ? (["two-way", config.mode] as const) : [config.mode];
-    for (const id of await outlived(this.#beside, "intents", signal))
+    const turnedAs = { from: config.to, to: config.from };
+    for (const { route, turned } of await outlived(this.#beside, "intents", signal)) {
+      // A side below a root can only be the other one: what that had begun stays.
+      if (turned && config.into !== "") continue;
+      const [was, sides] = turned ? [{ ...config, ...turnedAs }, [there, here] as const] : [config, [here, there] as const];
       for (const [n, mode] of modes.entries())
         try {
-          await new SyncRoute(engine, { ...config, deletes, mode }, here, there, id).#endBegun(signal);
+          await new SyncRoute(engine, { ...was, deletes, mode }, ...sides, route).#endBegun(signal);
           break;
         } catch (error) {
           // Where a side promises too little for that it was a mirror.
-          if (!isFault(error, "config") || n === modes.length - 1) throw error;
+          if (!isFault(error, "config") || (n === modes.length - 1 && !turned)) throw error;
         }
+    }
   }
 
   async #endBegun(signal: AbortSignal): Promise<void> {

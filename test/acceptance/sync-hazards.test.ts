@@ -481,6 +481,7 @@ for (const [name, route, nas, machine] of [
   ["it is a mirror", { mode: "mirror" }, "nas"],
   ["it is a mirror that deletes", { mode: "mirror", deletes: true }, "nas"],
   ["its card is in another board", { mode: "two-way" }, "nas", "another board"],
+  ["it leads the other way", { mode: "two-way", from: "nas", to: ["box"] }, "nas"],
 ] as const)
   test(`two-way, killed before the loser of a conflict has its name, and then ${name}: it gets that`, async (t) => {
     const world = new World(t);
