@@ -12,7 +12,7 @@ import { namedBy, unknown } from "./named.js";
 import type { Digest, FileEntry, Occupant, Proof, Upload } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
 import { partialPath } from "./route.js";
-import type { DeliveryRow, StoredReceipt, VersionRow } from "./rows.js";
+import { deliveredDigest, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
 import { shellWord } from "./text.js";
 
 /** One thing that was looked at. */
@@ -64,18 +64,21 @@ export async function verify(engine: Engine, what: string | undefined, exchange:
   return sum;
 }
 
-/** Whether every required target holds by now what was delivered to it. Throws "offline" where one cannot say so at present. */
+/** Whether every required target, one at least, holds now what was delivered, the same for all. Throws "offline" where one cannot say so at present. */
 export async function isHeld(engine: Engine, version: VersionRow, signal: AbortSignal): Promise<boolean> {
   const places: Places = new Map();
-  for (const delivery of engine.queue.deliveriesOf(version.id)) {
-    if (delivery.required !== 1) continue;
+  const deliveries = engine.queue.deliveriesOf(version.id);
+  const delivered = deliveredDigest(version, deliveries);
+  const required = deliveries.filter((delivery) => delivery.required === 1);
+  for (const delivery of required) {
     if (delivery.receipt === null || !engine.lanes.has(delivery.target)) return false;
     const receipt = JSON.parse(delivery.receipt) as StoredReceipt;
+    if (receipt.digest !== undefined && receipt.digest !== delivered) return false;
     const { verdict, text } = await atTarget(engine, version, delivery, receipt, places, signal);
     if (verdict === "unreachable") throw new Fault("offline", `${delivery.target}: ${text}`);
     if (verdict !== "digest" && verdict !== "readback" && !(verdict === "size" && version.trust_size === 1)) return false;
   }
-  return true;
+  return required.length > 0;
 }
 
 function* receiptsOf(engine: Engine, what: string | undefined): Generator<DeliveryRow> {

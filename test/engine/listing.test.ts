@@ -5,7 +5,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Fault } from "../../core/errors.js";
 import { giveUp } from "../../core/space.js";
 import { why } from "../../core/why.js";
-import { Bench, FakeDevice, until } from "../fake-device.js";
+import type { Value } from "../../core/sqlite.js";
+import { Bench, FakeDevice, sha256, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
 
 test("a source is listed once when it attaches, and left alone afterwards for as long as that took", async (t) => {
@@ -222,6 +223,30 @@ test("what is back as it was goes as before once its target, which was away, say
   await until(bench, "taken away again", () => card.files.size === 0 && released() === "deleted at its source");
   assert.equal(sendings(out), asked);
 });
+
+for (const what of ["no target is required any more", "another content was delivered to one that is required"])
+  test(`what is back as it was stays where ${what}`, async (t) => {
+    const { bench, card, out, start, released } = await takenAway(t, "a");
+    card.put("a.bin", "a");
+    out.put("b.bin", "b");
+    let go: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (go = resolve));
+    card.before = (call) => (call.startsWith("open ") ? held : undefined);
+    await start();
+    const { journal } = bench.daemon.engine;
+    const [row] = journal.all<Record<string, Value> & { receipt: string }>("SELECT * FROM deliveries");
+    await journal.commit(() => {
+      if (row === undefined || what.startsWith("no ")) return void journal.run("UPDATE deliveries SET required = 0");
+      const receipt = JSON.stringify({ ...(JSON.parse(row.receipt) as object), path: "b.bin", digest: sha256(Buffer.from("b")) });
+      const other = { ...row, id: "other", path: "b.bin", receipt };
+      const columns = Object.keys(other);
+      journal.run(`INSERT INTO deliveries (${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`, ...Object.values(other));
+    });
+    go();
+    await until(bench, "told", () => bench.events.some(({ what }) => what === "released"));
+    assert.equal(released(), "kept: it was taken away there, and is there again as it was");
+    assert.equal(card.files.size, 1);
+  });
 
 test("what is back as it was goes as before also where the run ended before its target was asked", async (t) => {
   const { bench, card, out, start, released, list } = await takenAway(t, "a");
