@@ -61,6 +61,12 @@ export function rollBack(db: Database): void {
   }
 }
 
+/** What is wrong with a database, the first of it on one line, or "ok": all of it is read through. Throws SQLite's error where that cannot be. */
+export function damageOf(db: Database): string {
+  const { quick_check: words } = db.prepare("PRAGMA disk.quick_check(1)").get() as { quick_check: string };
+  return words.replaceAll(/\s+/g, " ").trim();
+}
+
 export async function constructorOf(): Promise<Constructor> {
   try {
     return (await import("@photostructure/sqlite")).DatabaseSync;

@@ -5,7 +5,7 @@
 import { dirname } from "node:path";
 import { codeOf, isCorrupt, sqliteCodeOf } from "./errors.js";
 import { freeBytesAt } from "./fs.js";
-import { openDatabase, rollBack, type Database } from "./sqlite.js";
+import { damageOf, openDatabase, rollBack, type Database } from "./sqlite.js";
 
 /** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
 const migrations = [
@@ -116,14 +116,14 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
     } catch (error) {
       if (sqliteCodeOf(error) !== 1) throw error;
       rollBack(db);
-      if (!isOurs(db) || checked(db) !== "ok") throw error;
+      if (!isOurs(db) || damageOf(db) !== "ok") throw error;
       throw new JournalFromNewerVersion(
         `${path} is whole, and this version cannot use it (${(error as Error).message}): install the version that wrote it again, or move the file away to begin anew from receipts.jsonl`,
         { cause: error },
       );
     }
     if (suspect) {
-      const found = checked(db);
+      const found = damageOf(db);
       if (found !== "ok") throw Object.assign(new Error(found), { damaged: true });
       makeIndexesAnew(db);
     }
@@ -132,11 +132,6 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
     db.close();
     throw error;
   }
-}
-
-/** "ok", or what is wrong with it. */
-function checked(db: Database): string {
-  return (db.prepare("PRAGMA disk.quick_check(1)").get() as { quick_check: string }).quick_check;
 }
 
 /** It has what the first format had. */

@@ -5,7 +5,7 @@
 import { constants, existsSync, promises as fs, readSync, openSync, closeSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { codeOf, faultOfErrno, isCorrupt, sqliteCodeOf } from "../../core/errors.js";
-import { openDatabase } from "../../core/sqlite.js";
+import { damageOf, openDatabase } from "../../core/sqlite.js";
 
 /** `moving`: it was changed each time meanwhile. `denied`, `unreadable`: what the system says, in words. */
 export interface JournalRead {
@@ -61,8 +61,8 @@ async function check(path: string): Promise<JournalRead> {
   try {
     const db = await openDatabase(path);
     try {
-      const { quick_check: words } = db.prepare("PRAGMA disk.quick_check(1)").get() as { quick_check: string };
-      return words === "ok" ? { found: "whole", words } : { found: "damaged", words: words.replaceAll(/\s+/g, " ").trim() };
+      const words = damageOf(db);
+      return { found: words === "ok" ? "whole" : "damaged", words };
     } finally {
       db.close();
     }

@@ -4,7 +4,7 @@ import { chmod, mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { Fault, isCorrupt } from "../../core/errors.js";
 import { removeDurable, removeFile, renameDurable, syncFound } from "../../core/fs.js";
-import { openDatabase, rollBack, type Database, type Statement, type Value } from "../../core/sqlite.js";
+import { damageOf, openDatabase, rollBack, type Database, type Statement, type Value } from "../../core/sqlite.js";
 import { type Catalogue, type FileRow, type Owner, type Pending, type SlotRow, Taken, type Used, type Vehicle } from "./catalogue.js";
 
 const version = 2;
@@ -131,8 +131,8 @@ class SqliteCatalogue implements Catalogue {
     if (Math.abs(age) < copyMs) return;
     try {
       // What is damaged takes the place of no copy.
-      const [first] = this.#database.prepare("PRAGMA disk.quick_check(1)").all() as { quick_check: string }[];
-      if (first?.quick_check !== "ok") throw Object.assign(new Error((first?.quick_check ?? "").replaceAll("\n", " ")), { errcode: 11 });
+      const found = damageOf(this.#database);
+      if (found !== "ok") throw Object.assign(new Error(found), { errcode: 11 });
       this.#database.prepare("VACUUM disk INTO ?").run(making);
       await chmod(making, 0o600);
       await syncFound(making);
