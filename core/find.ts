@@ -463,10 +463,7 @@ export class Finder {
     const fresh = version === undefined;
     if (version === undefined) {
       if (before !== undefined) engine.queue.kept.delete(before.id);
-      if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
-        engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", before.id);
-        engine.queue.drop(before.id, "superseded: the file changed before it was whole here");
-      }
+      if (before?.state === "found") engine.queue.makeWay(before.id);
       const what = {
         store: this.#source.features.inPlace ? ("place" as const) : ("spool" as const),
         after,

@@ -60,7 +60,7 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       const left = last.version.size - (last.transfer?.offset ?? 0);
       if (!goesBefore(best, last.rank) || left <= worthBytes) return undefined;
       // What could not begin in its place must not stop it.
-      if (version.base !== null && queue.pulling.has(version.base)) return undefined;
+      if (waits(engine, version)) return undefined;
       return version.store !== "spool" || (await spool.lacks(version.id, version.size)) === 0 ? last : undefined;
     },
   });
@@ -74,7 +74,7 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
   for (const reachable of [true, false]) {
     for (const rank of queue.wanted(lane.name, lane.media, targets(engine, reachable))) {
       const version = queue.version(rank.version);
-      if (version === undefined || (version.base !== null && queue.pulling.has(version.base))) continue;
+      if (version === undefined || waits(engine, version)) continue;
       if (canSend(version) && (version.store !== "spool" || version.spooled > 0)) {
         // The copy here is whole, whatever became of the source's; or the push reads it there, in place or straight through.
         await engine.journal.apply(() => queue.bytesCome(version.id, [...engine.lanes.keys()]));
@@ -96,10 +96,13 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         full ??= nameOf(version);
         continue;
       }
+      const before = queue.comesBefore(version);
+      // It was being read when this one was found, and broke off. Read beside this one it might be delivered first.
+      if (before?.digest === null) await engine.journal.apply(() => queue.makeWay(before.id));
       // The slot, or the version, may have been taken while space was looked for, or the version been given up.
       const now = queue.version(version.id);
       if (queue.pulling.has(version.id)) continue;
-      if (now?.generation !== version.generation || now.state !== version.state || !lane.free) {
+      if (now?.generation !== version.generation || now.state !== version.state || !lane.free || waits(engine, version)) {
         if (now === undefined || now.spooled === 0) spool.forget(version.id);
         else if (now.state !== "sealed") await spool.brokeOff(version.id);
         else spool.comesNoMore(version.id);
@@ -120,6 +123,12 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
     waitForSpace.set(lane.name, text);
   }
   return undefined;
+}
+
+/** Its beginning is being read: what that comes to is what this one goes on from. */
+function waits({ queue }: Engine, version: VersionRow): boolean {
+  const before = queue.comesBefore(version);
+  return before !== undefined && queue.pulling.has(before.id);
 }
 
 /** `read`: called once its source is not needed any more. */

@@ -648,6 +648,23 @@ export class Queue {
     this.leaving.noteDoubts();
   }
 
+  /** The version before it of which this one may be the longer, as long as that one may still come whole from its source. */
+  comesBefore(version: Pick<VersionRow, "base">): VersionRow | undefined {
+    for (let id = version.base; id !== null;) {
+      const before = this.version(id);
+      if (before?.state === "found") return before;
+      id = before?.state === "gone" && before.digest === null ? before.base : null;
+    }
+    return undefined;
+  }
+
+  /** Inside `apply`. What is not being read makes way for what was found after it. */
+  makeWay(version: string): void {
+    if (this.pulling.has(version)) return;
+    this.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version);
+    this.drop(version, "superseded: the file changed before it was whole here");
+  }
+
   /** Inside `apply`. What of this version goes where that delivery goes waits until it has ended. */
   goAfter(first: string, version: string, { target, path }: Pick<DeliveryRow, "target" | "path">): void {
     this.following.add(target);

@@ -39,6 +39,55 @@ test("a file that grew twice before it was pulled still takes the place of the v
   assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
 });
 
+for (const [how, grows] of [
+  ["once more while it was pulled, and could not be read then", [300_000]],
+  ["twice more while it was pulled", [250_000, 300_000]],
+] as const)
+  test(`a file that grew ${how}: as it is now it takes the place of the version that was delivered`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out");
+    const bytes = randomBytes(300_000);
+    card.put("log.bin", bytes.subarray(0, 100_000), t0);
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "first", () => bench.states("out")[0] === "done");
+    let answer = (): void => undefined;
+    const answered = new Promise<void>((resolve, reject) => {
+      answer = () => (grows.length === 1 ? reject(new Fault("offline", "pulled")) : resolve());
+    });
+    let asks = false;
+    card.before = (call) => {
+      if (!call.startsWith("stat")) return undefined;
+      asks = true;
+      return answered;
+    };
+    card.put("log.bin", bytes.subarray(0, 200_000), t0 + 1000);
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "second is asked for", () => asks);
+    for (const [n, size] of grows.entries()) {
+      card.put("log.bin", bytes.subarray(0, size), t0 + 2000 + n);
+      bench.daemon.engine.relist$.next("card");
+      await until(bench, `${size} bytes are found`, () => bench.states("out").length === 3 + n);
+    }
+    // Only the last is so long: had it begun beside the second, that would be delivered first.
+    let goOn = (): void => undefined;
+    const held = new Promise<void>((resolve) => (goOn = resolve));
+    card.before = (call) => (call.startsWith("read log.bin 2") ? held : undefined);
+    answer();
+    if (grows.length === 1) card.attach(true);
+    await until(bench, "the last is read", () => card.calls.some((call) => call.startsWith("open log.bin")) && isOver(bench, 200_000));
+    goOn();
+    await until(bench, "the last", () => isOver(bench, 300_000));
+    assert.deepEqual([...out.files.keys()], ["log.bin"]);
+    assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
+  });
+
+/** The version of that size is delivered, or nothing is to come of it. */
+function isOver(bench: Bench, size: number): boolean {
+  const found = bench.daemon.engine.journal.all<{ state: string }>("SELECT state FROM deliveries WHERE size = ?", size);
+  return found.length > 0 && found.every(({ state }) => state === "done" || state === "dropped");
+}
+
 test("a whole copy is not given up for a longer one that never gets whole", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { chunk: 4096 });
