@@ -1,10 +1,12 @@
 // `npm test [-- PATTERN…]`: makes the clone ready, runs every *.test.js of the build whose path holds a PATTERN (all of them without one),
 // and closes with what failed and "N passed, N failed". A file runs in a process of its own; it must end by itself, so a leaked timer or socket is seen.
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { clearTimeout, setTimeout } from "node:timers";
+import { setTimeout as sleep } from "node:timers/promises";
 import { makeReady, root } from "./ready.mjs";
 
 makeReady();
@@ -40,21 +42,26 @@ process.exitCode = failed === 0 && counts.pass > 0 ? 0 : 1;
 
 /** Prints what the file said once it has ended, its failures at the end of all. */
 async function run(file) {
-  const child = spawn(process.execPath, ["--enable-source-maps", "--test-reporter=spec", file], {
+  const reports = mkdtempSync(join(tmpdir(), "filesync-test-"));
+  const reporting = ["--report-on-signal", `--report-directory=${reports}`, "--report-filename=hung.json"];
+  const child = spawn(process.execPath, ["--enable-source-maps", "--test-reporter=spec", ...reporting, file], {
     cwd: root,
     stdio: ["ignore", "pipe", "inherit"],
   });
   let said = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (said += text));
   let hung = false;
-  const hanging = setTimeout(() => {
+  let waitsFor = "";
+  const hanging = setTimeout(async () => {
     hung = true;
+    waitsFor = await whatKeeps(child, reports);
     child.kill("SIGKILL");
     // What it left running may have it open.
     child.stdout.destroy();
   }, longestMs);
   const [code, signal] = await once(child, "close");
   clearTimeout(hanging);
+  rmSync(reports, { recursive: true });
   const [told, failing] = said.split("✖ failing tests:\n");
   let failed = 0;
   for (const [, what, count] of told.matchAll(/^ℹ (pass|fail|cancelled|skipped) (\d+)$/gm)) {
@@ -65,5 +72,22 @@ async function run(file) {
   if (failing !== undefined) failures += `\n✖ ${file}\n${failing}`;
   if (failed > 0 || (code === 0 && !hung)) return;
   counts.fail += 1;
-  failures += `\n✖ ${file} ${hung ? `did not end within ${longestMs / 60_000} minutes` : `ended with ${signal ?? code}`}\n`;
+  failures += `\n✖ ${file} ${hung ? `did not end within ${longestMs / 60_000} minutes` : `ended with ${signal ?? code}`}\n${waitsFor}`;
+}
+
+/** Of a file that hangs: what its process runs, has open and has below it. */
+async function whatKeeps(child, reports) {
+  const below = spawnSync("ps", ["-o", "pid,stat,etime,wchan:20,args", "--pid", `${child.pid}`, "--ppid", `${child.pid}`], {
+    encoding: "utf8",
+  });
+  child.kill("SIGUSR2");
+  // Nothing is written where it waits for a child, and for nothing else.
+  await sleep(5000);
+  try {
+    const { javascriptStack, libuv } = JSON.parse(readFileSync(join(reports, "hung.json"), "utf8"));
+    const handles = libuv.filter(({ is_active: active }) => active).map((handle) => JSON.stringify(handle));
+    return [below.stdout, ...(javascriptStack?.stack ?? []), ...handles, ""].join("\n");
+  } catch (error) {
+    return `${below.stdout}no report of it: ${error.message}\n`;
+  }
 }

@@ -108,6 +108,7 @@ export class ApsyncClient {
         if (set !== undefined) this.#cookie = set;
         let text = "";
         answer.setEncoding("utf8").on("data", (more: string) => (text += more));
+        answer.once("close", () => reject(new Error(`the answer to ${method} ${path} was cut off`)));
         answer.on("end", () => {
           const isJson = answer.headers["content-type"]?.startsWith("application/json") === true;
           resolve({ status: answer.statusCode ?? 0, body: isJson ? (JSON.parse(text) as Record<string, unknown>) : {} });

@@ -85,7 +85,6 @@ export async function station(
   given: { mail?: MailOptions; slots?: Partial<SlotsOptions>; ftp?: Partial<FtpAccountsOptions>; dir?: string; from?: string } = {},
 ): Promise<Station> {
   const dir = given.dir ?? mkdtempSync(join(tmpdir(), "filesync-registry-"));
-  if (given.dir === undefined) t.after(() => rmSync(dir, { recursive: true, force: true }));
   const root = join(dir, "vehicles");
   mkdirSync(root, { recursive: true });
   const clock = new SetClock();
@@ -144,7 +143,10 @@ export async function station(
     await ftp?.close();
     await catalogue.close();
   };
-  t.after(close);
+  t.after(async () => {
+    await close();
+    if (given.dir === undefined) rmSync(dir, { recursive: true, force: true });
+  });
   return {
     ...{ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, root, door, clock, catalogue, registrations, slots, said, ftp },
     order: async (...words) => {
