@@ -86,8 +86,8 @@ async function whatKeeps(child, reports) {
   try {
     const { javascriptStack, libuv } = JSON.parse(readFileSync(join(reports, "hung.json"), "utf8"));
     const handles = libuv.filter(({ is_active: active }) => active).map((handle) => JSON.stringify(handle));
-    return [below.stdout, ...(javascriptStack?.stack ?? []), ...handles, ""].join("\n");
+    return [below.stdout ?? "", ...(javascriptStack?.stack ?? []), ...handles, ""].join("\n");
   } catch (error) {
-    return `${below.stdout}no report of it: ${error.message}\n`;
+    return `${below.stdout ?? ""}no report of it: ${error.message}\n`;
   }
 }
