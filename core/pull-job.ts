@@ -317,13 +317,14 @@ export class PullJob {
    */
   async #continues(read: FileEntry): Promise<boolean> {
     const { id, digest, store, path } = this.#version;
-    if (this.#grew) return true;
-    if (digest !== null) {
+    if (digest !== null && !this.#grew) {
       this.#unvouched = true;
       return true;
     }
-    if (store === "place") return this.lane.hasGrown(path);
-    return (this.lane.hasGrown(path) || read.size > mostTwiceBytes) && this.#sameSamples(id, read, read.size);
+    // What is read in place is read again as it is sent, and held against this digest.
+    if (store === "place") return this.#grew || this.lane.hasGrown(path);
+    // That its beginning is the version before says nothing of the rest: another file may have been written over it since that was seen.
+    return (this.#grew || this.lane.hasGrown(path) || read.size > mostTwiceBytes) && this.#sameSamples(id, read, read.size);
   }
 
   /** With the writer of what may not be on the medium yet. A sidecar's digest is looked at before it is believed: both are synced at once. */

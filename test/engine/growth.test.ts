@@ -228,6 +228,41 @@ for (const store of ["spool", "through"] as const)
     assert.equal(out.files.size, 1);
   });
 
+for (const how of ["spool", "through", "in place"] as const)
+  test(`a file that has grown, and that a longer one is written over while its new end is read: no mixture of both arrives (${how})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { inPlace: how === "in place" });
+    const out = new FakeDevice("out");
+    const [old, other] = [randomBytes(200_000), randomBytes(300_000)];
+    card.put("a.bin", old.subarray(0, 100_000), t0);
+    const options = { device: { settleMs: 10 }, ...(how === "through" ? { maxSize: 100 } : {}) };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], options);
+    await until(bench, "its beginning", () => bench.states("out")[0] === "done");
+    card.put("a.bin", old, t0 + 1000);
+    let read = false;
+    card.before = (call) => {
+      if (!/^read a\.bin (100000|131072)$/.test(call) || read) return undefined;
+      read = true;
+      // What is open is the same file.
+      other.copy(card.files.get("a.bin")?.bytes ?? old, 100_000, 100_000);
+      card.put("a.bin", other, t0 + 2000);
+      return undefined;
+    };
+    const { events, relist$ } = bench.daemon.engine;
+    events.all$.subscribe(({ what }) => {
+      if (what === "delivered") relist$.next("card");
+    });
+    relist$.next("card");
+    await until(bench, "the other", () => [...out.files.values()].some(({ bytes }) => bytes.equals(other)));
+    await until(bench, "all to be over", () => bench.states("out").every((state) => state === "done" || state === "dropped"));
+    const told = [old.subarray(0, 100_000), old, other];
+    for (const [name, { bytes }] of out.files)
+      assert.ok(
+        told.some((it) => it.equals(bytes)),
+        `${name}: ${bytes.length} bytes`,
+      );
+  });
+
 test("a long file that grew while it was pulled is not read twice: it goes out as it was, and then the rest", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");

@@ -1,0 +1,182 @@
+/**
+ * Files that grow, are replaced, go and come while calls to both devices hang, fail and are late, and the program is killed, drawn by a seed: nothing arrives that is not a content, or what one began with, none takes the place of
+ * another, and of a file that only grows there is one in the end. SEED=7 ROUNDS=500 is another, longer one; what runs beside what is not the seed's alone.
+ */
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Fault } from "../../core/errors.js";
+import { Random } from "../faults/random.js";
+import { Bench, FakeDevice } from "../fake-device.js";
+
+const seed = Number(process.env.SEED ?? 1);
+const rounds = Number(process.env.ROUNDS ?? 8);
+
+class History {
+  readonly random: Random;
+  readonly card: FakeDevice;
+  readonly out: FakeDevice;
+  /** What each path held at any moment. */
+  readonly held = new Map<string, Buffer[]>();
+  readonly wrong: string[] = [];
+  readonly afterDelivery: "keep" | "delete";
+  readonly paths: readonly string[];
+  #calm = false;
+  #timeMs = Date.UTC(2026, 4, 1);
+  #goOn: (() => void)[] = [];
+
+  constructor(
+    readonly bench: Bench,
+    seed: number,
+    readonly onlyGrows: boolean,
+  ) {
+    const random = (this.random = new Random(seed));
+    this.afterDelivery = random.pick(["keep", "delete"]);
+    this.paths = Array.from({ length: random.between(1, 4) }, (_, n) => `log${n}.bin`);
+    const target = {
+      resume: random.below(3) > 0,
+      concurrency: random.between(1, 4),
+      // What is proved by its size alone stays at its source.
+      digests: this.afterDelivery === "delete" || random.below(2) === 0 ? (["sha256"] as const) : [],
+      needs: random.pick(["stream", "sealed"] as const),
+    };
+    this.card = new FakeDevice("card", {
+      tree: true,
+      inPlace: random.below(3) === 0,
+      chunk: random.pick([4096, 65536]),
+      concurrency: random.between(1, 4),
+    });
+    this.out = new FakeDevice("out", { target });
+    this.out.looksFirst = random.below(2) === 0;
+    this.card.before = (call, signal) => this.#before(call, signal);
+    this.out.before = (call, signal) => this.#before(call, signal);
+    const { files } = this.card;
+    const remove = files.delete.bind(files);
+    files.delete = (path) => {
+      const bytes = files.get(path)?.bytes;
+      if (bytes !== undefined && !this.arrived(path).some((it) => it.equals(bytes))) this.wrong.push(`${path}: deleted, and not delivered`);
+      return remove(path);
+    };
+    const { files: there } = this.out;
+    const give = there.set.bind(there);
+    there.set = (path, file) => {
+      const before = there.get(path)?.bytes;
+      if (before !== undefined && !(file.bytes.length > before.length && file.bytes.subarray(0, before.length).equals(before)))
+        this.wrong.push(`${path}: ${file.bytes.length} bytes take the place of ${before.length} others`);
+      if (!(this.held.get(ownName(path)) ?? []).some((it) => it.subarray(0, file.bytes.length).equals(file.bytes)))
+        this.wrong.push(`${path}: a mixture of ${file.bytes.length} bytes`);
+      return give(path, file);
+    };
+  }
+
+  get plan(): string {
+    const { card, out } = this;
+    return JSON.stringify({
+      afterDelivery: this.afterDelivery,
+      card: card.features,
+      out: out.features,
+      looksFirst: out.looksFirst,
+      paths: this.paths.length,
+    });
+  }
+
+  /** The contents at the target that came of that path. */
+  arrived(path: string): Buffer[] {
+    return [...this.out.files].flatMap(([name, { bytes }]) => (ownName(name) === path ? [bytes] : []));
+  }
+
+  #before(_call: string, _signal: AbortSignal): Promise<void> | undefined {
+    if (this.#calm) return undefined;
+    const drawn = this.random.next();
+    if (drawn < 0.6) return undefined;
+    if (drawn < 0.85) return sleep(this.random.below(15));
+    if (drawn < 0.92) return new Promise((resolve) => this.#goOn.push(resolve));
+    throw new Fault(this.random.pick(["transient", "offline"]), "drawn");
+  }
+
+  goOn(): void {
+    for (const goOn of this.#goOn.splice(0)) goOn();
+  }
+
+  start(): Promise<unknown> {
+    return this.bench.start({ sources: [this.card], targets: [this.out] }, [
+      { from: "card", to: ["out"], afterDelivery: this.afterDelivery },
+    ]);
+  }
+
+  #put(path: string, bytes: Buffer): void {
+    this.#timeMs += 1000;
+    this.held.set(path, [...(this.held.get(path) ?? []), bytes]);
+    this.card.put(path, bytes, this.#timeMs);
+  }
+
+  async step(): Promise<void> {
+    const { random, card, bench } = this;
+    const path = random.pick(this.paths);
+    const now = card.files.get(path)?.bytes;
+    const length = random.pick([10, 3000, 30_000, 150_000]);
+    const what = random.next();
+    if (what < 0.45) this.#put(path, now === undefined ? random.bytes(length) : Buffer.concat([now, random.bytes(length)]));
+    else if (what < 0.55 && !this.onlyGrows) this.#put(path, random.bytes(random.below(3) === 0 ? (now?.length ?? length) : length));
+    else if (what < 0.58 && !this.onlyGrows) Map.prototype.delete.call(card.files, path);
+    else if (what < 0.7) bench.daemon.engine.relist$.next("card");
+    else if (what < 0.8) this.goOn();
+    else if (what < 0.86) card.attach(true);
+    else if (what < 0.92) this.out.attach(true);
+    else if (what < 0.95) {
+      await bench.kill();
+      await this.start();
+    } else (random.below(2) === 0 ? card : this.out).attach(false);
+    await sleep(random.below(25));
+  }
+
+  /** Undefined where all is as it should be in the end. */
+  missing(): string | undefined {
+    const { card, out, bench } = this;
+    const open = ["card", "out"].flatMap((name) => bench.states(name)).filter((state) => state !== "done" && state !== "dropped");
+    if (open.length > 0) return `some are ${[...new Set(open)].join(", ")}`;
+    if (out.partials.size > 0) return `partials stay: ${[...out.partials.keys()].join(", ")}`;
+    if (this.afterDelivery === "delete" && card.files.size > 0) return `stay at the source: ${[...card.files.keys()].join(", ")}`;
+    for (const [path, { bytes }] of card.files)
+      if (!this.arrived(path).some((it) => it.equals(bytes))) return `${path}: ${bytes.length} bytes have not come`;
+    return undefined;
+  }
+
+  async calm(): Promise<void> {
+    this.#calm = true;
+    this.goOn();
+    const end = performance.now() + 30_000;
+    for (let n = 0; this.missing() !== undefined; n++) {
+      if (n % 40 === 0) {
+        for (const device of [this.card, this.out]) device.attach(true);
+        this.bench.daemon.engine.relist$.next("card");
+      }
+      assert.ok(performance.now() < end, this.missing());
+      await sleep(20);
+    }
+    if (this.onlyGrows && this.afterDelivery === "keep")
+      assert.deepEqual([...this.out.files.keys()].sort(), [...this.card.files.keys()].sort());
+  }
+}
+
+const ownName = (path: string) => path.replace(/~[0-9a-f]{8}\./, ".");
+
+async function run(t: TestContext, seed: number, onlyGrows: boolean): Promise<void> {
+  const bench = new Bench(t);
+  const history = new History(bench, seed, onlyGrows);
+  try {
+    await history.start();
+    for (let step = 0; step < 60; step++) await history.step();
+    await history.calm();
+    assert.deepEqual(history.wrong, []);
+  } catch (error) {
+    const calls = [history.card, history.out].map(({ name, calls }) => `${name}: ${calls.slice(-60).join("; ")}`);
+    const said = bench.events.map(({ message }) => message).slice(-60);
+    throw new Error([`SEED=${seed} ${history.plan}`, String(error), ...history.wrong, ...said, ...calls].join("\n"), { cause: error });
+  }
+}
+
+for (const onlyGrows of [true, false])
+  test(`${onlyGrows ? "files that only grow" : "files that grow, are replaced and go"}, under calls that hang, fail and are late`, async (t) => {
+    for (let round = 0; round < rounds; round++) await run(t, seed * 1000 + round, onlyGrows);
+  });
