@@ -32,7 +32,12 @@ export class YandexDouble extends DavDouble {
 
   protected override async put(exchange: Exchange, at: string): Promise<void> {
     const digesting = exchange.request.headers["content-length"] === "0" ? undefined : this.digesting.shift();
-    if (!(await this.receive(exchange, at))) return;
+    // Before its last byte has come: whoever looks in that moment must not see it.
+    if (digesting !== undefined && digesting.looks > 0) this.#hidden.set(exchange.path, digesting.looks);
+    if (!(await this.receive(exchange, at))) {
+      this.#hidden.delete(exchange.path);
+      return;
+    }
     if (digesting === undefined) {
       const etag = createHash("md5")
         .update(await fs.readFile(at))
@@ -40,7 +45,6 @@ export class YandexDouble extends DavDouble {
       this.say(exchange, 201, "", { etag });
       return;
     }
-    if (digesting.looks > 0) this.#hidden.set(exchange.path, digesting.looks);
     if (digesting.end === "504") this.say(exchange, 504);
     if (digesting.end === "cut") exchange.request.socket.resetAndDestroy();
   }
