@@ -59,8 +59,9 @@ test(
     );
     const told = async () => (await statusOf(config)).syncs.map(({ route, mode, state, troubles }) => ({ route, mode, state, troubles }));
     // It looks once more before it says so.
-    await until("it knows", async () => (await told())[0]?.state !== "working");
-    assert.deepEqual(await told(), [{ route: "box:nas/shared", mode: "mirror", state: "even", troubles: [] }]);
+    let last: Awaited<ReturnType<typeof told>> = [];
+    await until("it knows", async () => (last = await told())[0]?.state !== "working");
+    assert.deepEqual(last, [{ route: "box:nas/shared", mode: "mirror", state: "even", troubles: [] }]);
   },
 );
 

@@ -288,14 +288,15 @@ test(
     await program.until(({ what }) => what === "sync-trouble", "it is told");
     await until("status says it", async () => {
       const [sync] = (await statusOf(config)).syncs;
-      return sync?.state === "even" && sync.troubles.length === 1 && sync.troubles[0]?.path === "site/.htaccess";
+      // It looks again and again, and on a busy machine may be found at it each time.
+      return sync?.evenAt !== undefined && sync.troubles.length === 1 && sync.troubles[0]?.path === "site/.htaccess";
     });
     assert.match(await why(), /leaves it as it is: nas: .*403/);
     both.put("here", "site", undefined);
     await until("it is gone there", () => both.isEven());
     await until("nothing is left", async () => {
       const [sync] = (await statusOf(config)).syncs;
-      return sync?.state === "even" && sync.troubles.length === 0 && both.parts().length === 0;
+      return sync?.troubles.length === 0 && both.parts().length === 0;
     });
     await program.kill();
     assert.doesNotMatch(await once(config), /htaccess/);
