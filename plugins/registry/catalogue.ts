@@ -137,6 +137,12 @@ export interface Catalogue {
   /** Replaces an earlier version under the same path. */
   addFile(file: FileRow): Promise<void>;
   file(slot: string, path: string): Promise<FileRow | undefined>;
+  /** Of a vehicle, those in which something is that was committed. */
+  slotsWithFiles(vehicle: string): Promise<SlotRow[]>;
+  /** All that was committed there and has not gone. */
+  filesIn(slot: string): Promise<FileRow[]>;
+  /** It is not at its place any more, and counts for nothing, unless it was committed anew since; `false`: it is there after all. */
+  setGone(file: FileRow, gone: boolean): Promise<void>;
   used(vehicle: string): Promise<Used>;
   /** By vehicle. */
   usedOfAll(): Promise<ReadonlyMap<string, Used>>;

@@ -71,6 +71,15 @@ export class SlotDir {
     return true;
   }
 
+  /** Of these paths, those at which a file is. */
+  async thereOf(paths: readonly string[]): Promise<ReadonlySet<string>> {
+    // At most of them at once; what it does not say, or where it cannot, each is looked at.
+    const listed = new Set(await fs.readdir(this.dir, { recursive: true }).catch(() => []));
+    const there = new Set<string>();
+    for (const path of paths) if (listed.has(path) || (await this.look(this.at(path)))?.kind === "file") there.add(path);
+    return there;
+  }
+
   /** Without all that holds nothing: true where the directory itself has gone. */
   async tidy(): Promise<boolean> {
     await emptyDirs(Buffer.from(this.incoming));

@@ -19,6 +19,7 @@ import { basename, dirname, join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { isFault } from "../../core/errors.js";
+import { until } from "../../test/doubles/door-at-work.js";
 import { plane, type Plane, refusedAs, registered, sha256, station } from "../../test/doubles/station.js";
 
 const signal = new AbortController().signal;
@@ -329,6 +330,41 @@ test("what waits in closed slots to be finished counts for the quotas, and goes 
   rmSync(join(closed, partial(1)));
   at.clock.advance(60_000);
   await it.client.announce(third.id, file(2, "b", "12345678"), signal);
+});
+
+test("what was taken out of its slot (a route passes it on, somebody removes it) counts for no quota", async (t) => {
+  const at = await station(t, { slots: { vehicleBytes: 10, ownerBytes: 15 } });
+  const it = await registered(t, at, "a");
+  const slots = [await it.client.slot({}, signal)];
+  const [closed, open] = [file(1, "cam/a", "1234"), file(2, "cam/b", "123456")];
+  const send = async (of: typeof closed, content: string) => {
+    await it.client.announce(slots.at(-1)?.id ?? "", of, signal);
+    arrive(it, of.partial, content);
+    assert.equal((await it.client.commit(slots.at(-1)?.id ?? "", [of], signal)).files[0]?.state, "published");
+    return join(dirname(at.door.open_.get(it.id) ?? ""), of.path);
+  };
+  const first = await send(closed, "1234");
+  slots.push(await it.client.slot({ fresh: true }, signal));
+  const second = await send(open, "123456");
+  const next = () => it.client.announce(slots.at(-1)?.id ?? "", file(3, "c", "123456789"), signal);
+  await assert.rejects(next(), refusedAs("quota"));
+  const kept = async (bytes: number) => {
+    at.clock.advance(60_000);
+    await at.slots.tick();
+    await until(`${bytes} bytes that are kept`, async () => (await at.catalogue.used(it.id)).vehicle === bytes);
+  };
+  rmSync(first);
+  await kept(6);
+  rmSync(dirname(dirname(first)), { recursive: true });
+  renameSync(second, join(at.root, "b"));
+  await kept(0);
+  assert.equal((await it.client.vehicle(signal)).roomBytes, 10);
+  assert.match((await at.order("list")).join("\n"), /"a" of pilot@example\.org {2}0 B/);
+  await next();
+  await it.client.discard(slots.at(-1)?.id ?? "", partial(3), signal);
+  // The same once more, as of who never had the answer.
+  await send(open, "123456");
+  assert.equal((await at.catalogue.used(it.id)).vehicle, 6);
 });
 
 test("what a vehicle does to its slot keeps no other out: modes, and directories full of what was never announced", async (t) => {

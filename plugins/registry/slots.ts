@@ -24,7 +24,7 @@ const patienceMs = 8000;
 const readingAtOnce = 4;
 /** So long a commit waits for a session to let go of the file. */
 const lettingGoMs = 500;
-/** Closed slots are looked at again after so long: somebody may have removed what waits in one. */
+/** Slots are looked at again after so long: somebody may have removed what is, or waits, in one. */
 const leftMs = 60_000;
 const lookMs = 50;
 /** A vehicle that sends more than it announced is stopped beyond that: empty files and directories take room too. */
@@ -87,6 +87,9 @@ export class Slots {
   readonly #stopping = new AbortController();
   /** What waits to be finished in closed slots, by vehicle. */
   readonly #left = new Map<string, { readonly bytes: Promise<number>; readonly atMs: number }>();
+  #counting: Promise<void> | undefined;
+  #countedMs = -Infinity;
+  #countTrouble = "";
 
   constructor(
     readonly options: SlotsOptions,
@@ -212,6 +215,7 @@ export class Slots {
   /** What is being read for its name is left for the next start. */
   async stop(): Promise<void> {
     this.#stopping.abort();
+    await this.#counting;
     for (const { publishing } of this.#open.values()) await publishing;
   }
 
@@ -224,13 +228,39 @@ export class Slots {
     if (!(await this.#hasGone(open))) await open.dir.sync();
   }
 
-  /** Now and then: closes what is idle, and stops who sends what was never announced. What goes wrong with one slot concerns no other. */
+  /** Now and then: closes what is idle, and stops who sends what was never announced. What goes wrong with one slot concerns no other. What is still there is counted, for which nobody waits. */
   async tick(): Promise<void> {
+    this.#counting ??= this.#count().finally(() => (this.#counting = undefined));
     for (const open of [...this.#open.values()])
       await this.#orSaid(
         open,
         this.#inTurn(open.slot.vehicle, () => this.#look(open)),
       );
+  }
+
+  /** What was committed, and a route or somebody took away since, counts no more. Never rejects. */
+  async #count(): Promise<void> {
+    const nowMs = this.clock.monotonicMs();
+    if (nowMs - this.#countedMs < leftMs) return;
+    this.#countedMs = nowMs;
+    let trouble = "";
+    const noted = (error: unknown) => void (trouble ||= error instanceof Error ? error.message : String(error));
+    try {
+      for (const vehicle of await this.catalogue.vehicles())
+        for (const slot of await this.catalogue.slotsWithFiles(vehicle.id)) await this.#countIn(vehicle, slot).catch(noted);
+    } catch (error) {
+      noted(error);
+    }
+    if (trouble !== "" && trouble !== this.#countTrouble) this.say("warn", `it cannot be looked at what is still kept: ${trouble}`);
+    this.#countTrouble = trouble;
+  }
+
+  async #countIn(vehicle: Vehicle, slot: SlotRow): Promise<void> {
+    if (this.#stopping.signal.aborted) return;
+    const files = await this.catalogue.filesIn(slot.id);
+    const there = await this.#dirOfSlot(vehicle, slot).thereOf(files.map(({ path }) => path));
+    if (await this.#isAway()) return;
+    for (const file of files) if (!there.has(file.path)) await this.catalogue.setGone(file, true);
   }
 
   /** Once for each trouble. */
@@ -432,9 +462,12 @@ export class Slots {
       const isSame = known?.size === size && known.digest === digest;
       if (known !== undefined && !isSame) continue;
       // Before it has its name: where the power goes between the two, the next start finds it here and does the same again.
-      await this.catalogue.addFile({ slot: slot.id, path, size, digest, committedMs: this.clock.wallMs() });
+      const row = { slot: slot.id, path, size, digest, committedMs: this.clock.wallMs() };
+      await this.catalogue.addFile(row);
       if (isSame) await dir.remove(partial);
       else await dir.publish(partial, name, read.stat, undefined, false);
+      // It may have been looked for in between.
+      await this.catalogue.setGone(row, false);
       if (path !== arrived)
         this.say("info", `${open.vehicle.id} sent another file named ${arrived} into ${slot.name}: it is ${path} there`);
       return;

@@ -7,7 +7,7 @@ import { removeDurable, removeFile, renameDurable, syncFound } from "../../core/
 import { damageOf, openDatabase, rollBack, type Database, type Statement, type Value } from "../../core/sqlite.js";
 import { type Catalogue, type FileRow, type Owner, type Pending, type SlotRow, Taken, type Used, type Vehicle } from "./catalogue.js";
 
-const version = 2;
+const version = 3;
 
 const schema = `
 CREATE TABLE disk.owners (id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, quota INTEGER) STRICT;
@@ -17,7 +17,9 @@ CREATE TABLE disk.pending (id TEXT PRIMARY KEY, email TEXT NOT NULL, name TEXT, 
   token_hash TEXT NOT NULL UNIQUE, mailed INTEGER NOT NULL, age_ms INTEGER NOT NULL, vehicle TEXT, legacy INTEGER NOT NULL DEFAULT 0, renew INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE disk.slots (id TEXT PRIMARY KEY, vehicle TEXT NOT NULL REFERENCES vehicles(id) ON DELETE CASCADE, name TEXT NOT NULL, state TEXT NOT NULL, opened_ms INTEGER NOT NULL, UNIQUE (vehicle, name)) STRICT;
 CREATE INDEX disk.open_slots ON slots (state) WHERE state = 'open';
-CREATE TABLE disk.files (slot TEXT NOT NULL REFERENCES slots(id) ON DELETE CASCADE, path TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, committed_ms INTEGER NOT NULL, PRIMARY KEY (slot, path)) STRICT;
+CREATE TABLE disk.files (slot TEXT NOT NULL REFERENCES slots(id) ON DELETE CASCADE, path TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, committed_ms INTEGER NOT NULL,
+  gone INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (slot, path)) STRICT;
+CREATE INDEX disk.files_there ON files (slot) WHERE gone = 0;
 `;
 
 /** What makes a file of that format one of the next. */
@@ -25,6 +27,7 @@ const migrations: Readonly<Record<number, string>> = {
   1: `ALTER TABLE vehicles ADD COLUMN ftp_hash TEXT; ALTER TABLE vehicles ADD COLUMN ftp_bytes INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE vehicles ADD COLUMN legacy INTEGER NOT NULL DEFAULT 0; ALTER TABLE pending ADD COLUMN legacy INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE pending ADD COLUMN renew INTEGER NOT NULL DEFAULT 0;`,
+  2: "ALTER TABLE files ADD COLUMN gone INTEGER NOT NULL DEFAULT 0; CREATE INDEX disk.files_there ON files (slot) WHERE gone = 0;",
 };
 
 interface VehicleRow {
@@ -317,21 +320,28 @@ class SqliteCatalogue implements Catalogue {
   addFile({ slot, path, size, digest, committedMs }: FileRow): Promise<void> {
     return this.#do(() =>
       this.#run(
-        "INSERT INTO files VALUES (?, ?, ?, ?, ?) ON CONFLICT (slot, path) DO UPDATE SET size = excluded.size, digest = excluded.digest, committed_ms = excluded.committed_ms",
+        `INSERT INTO files VALUES (?, ?, ?, ?, ?, 0)
+          ON CONFLICT (slot, path) DO UPDATE SET size = excluded.size, digest = excluded.digest, committed_ms = excluded.committed_ms, gone = 0`,
         ...[slot, path, size, digest, committedMs],
       ),
     );
   }
 
   file(slot: string, path: string): Promise<FileRow | undefined> {
-    return this.#do(
-      () =>
-        this.#all<FileRow>(
-          "SELECT slot, path, size, digest, committed_ms AS committedMs FROM files WHERE slot = ? AND path = ?",
-          slot,
-          path,
-        )[0],
-    );
+    return this.#do(() => this.#files("slot = ? AND path = ?", slot, path)[0]);
+  }
+
+  slotsWithFiles(vehicle: string): Promise<SlotRow[]> {
+    return this.#do(() => this.#slots("vehicle = ? AND EXISTS (SELECT 1 FROM files WHERE slot = slots.id AND gone = 0)", vehicle));
+  }
+
+  filesIn(slot: string): Promise<FileRow[]> {
+    return this.#do(() => this.#files("slot = ? AND gone = 0", slot));
+  }
+
+  setGone({ slot, path, committedMs }: FileRow, gone: boolean): Promise<void> {
+    const change = "UPDATE files SET gone = ?1 WHERE gone <> ?1 AND slot = ?2 AND path = ?3 AND committed_ms = ?4";
+    return this.#do(() => this.#run(change, gone ? 1 : 0, slot, path, committedMs));
   }
 
   async used(vehicle: string): Promise<Used> {
@@ -352,7 +362,7 @@ class SqliteCatalogue implements Catalogue {
   /** `where`: never of some vehicles of an owner only. */
   #used(where: string, ...values: Value[]): Promise<ReadonlyMap<string, Used>> {
     const sums = `SELECT v.id, v.owner, v.ftp_bytes + coalesce(sum(f.size), 0) AS n
-      FROM vehicles v LEFT JOIN slots s ON s.vehicle = v.id LEFT JOIN files f ON f.slot = s.id ${where} GROUP BY v.id`;
+      FROM vehicles v LEFT JOIN slots s ON s.vehicle = v.id LEFT JOIN files f ON f.slot = s.id AND f.gone = 0 ${where} GROUP BY v.id`;
     return this.#do(() => {
       const rows = this.#all<{ id: string; owner: string; n: number }>(sums, ...values);
       const owners = new Map<string, number>();
@@ -371,6 +381,10 @@ class SqliteCatalogue implements Catalogue {
 
   #slots(where: string, ...values: Value[]): SlotRow[] {
     return this.#all<SlotRow>(`SELECT id, vehicle, name, state, opened_ms AS openedMs FROM slots WHERE ${where}`, ...values);
+  }
+
+  #files(where: string, ...values: Value[]): FileRow[] {
+    return this.#all<FileRow>(`SELECT slot, path, size, digest, committed_ms AS committedMs FROM files WHERE ${where}`, ...values);
   }
 
   #all<Row>(sql: string, ...values: Value[]): Row[] {
