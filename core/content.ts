@@ -36,6 +36,8 @@ export interface Content {
    * sent, or before it is sent once more.
    */
   reprove?(signal: AbortSignal): Promise<void>;
+  /** Throws "changed" where what has its path is longer by now: who is given that would send all of it. Absent: it never is. */
+  expectNoLonger?(signal: AbortSignal): Promise<void>;
   close(): void;
 }
 
@@ -239,6 +241,17 @@ class PlaceContent implements Content {
 
   digest(signal: AbortSignal): Promise<Digest | undefined> {
     return this.sealed(signal);
+  }
+
+  async expectNoLonger(signal: AbortSignal): Promise<void> {
+    const { engine, version } = this;
+    try {
+      const now = await sourceOf(engine, version).source.stat(version.path, signal);
+      if (now !== undefined && now.size > version.size) throw new Fault("changed", `it has ${now.size} bytes now, not ${version.size}`);
+    } catch (error) {
+      this.broken = error;
+      throw error;
+    }
   }
 
   async reprove(signal: AbortSignal): Promise<void> {

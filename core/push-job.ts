@@ -417,7 +417,10 @@ export class PushJob {
       });
     if (offset === version.size && version.size > 0) return;
     // Who is given its path cannot tell that it has gone from what is wrong at the target.
-    if (target.features.needs === "sealedPath") await this.#seal();
+    if (target.features.needs === "sealedPath") {
+      await this.#seal();
+      await this.#content.expectNoLonger?.(signal);
+    }
     const { lane } = this;
     const { budget } = lane;
     const begunMs = engine.clock.monotonicMs();

@@ -33,6 +33,7 @@ class Copier extends FakeDevice {
           await this.call(`write ${upload.path} ${offset}`, signal);
           assert.equal(upload.sealed, true);
           const bytes = readFileSync(upload.localPath ?? "");
+          if (bytes.length !== upload.size) throw new Fault("transient", `it has ${bytes.length} bytes, not ${upload.size}`);
           this.partials.set(upload.partialPath, bytes);
           onBytes(bytes.length);
         },
@@ -104,6 +105,33 @@ test("a file that changes at its source while its path is given away gets no rec
     [sha256(second)],
   );
   assert.ok(out.files.get("a.bin")?.bytes.equals(second));
+});
+
+test("a file that grew once its path was given away, and has to be sent again, goes as it is by then: who is given a path cannot send its beginning", async (t) => {
+  const bench = new Bench(t);
+  const dir = folder(t);
+  const card = new FakeDevice("card", { inPlace: true, localPath: (path) => join(dir, path) });
+  const out = new Copier("out");
+  const bytes = randomBytes(2000);
+  const grows = (size: number) => {
+    card.put("a.bin", bytes.subarray(0, size), t0 + size);
+    writeFileSync(join(dir, "a.bin"), bytes.subarray(0, size));
+  };
+  grows(1000);
+  let broken = false;
+  out.before = async (call) => {
+    if (!call.startsWith("write") || broken) return;
+    broken = true;
+    grows(2000);
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "the longer one is found", () => bench.states("out").length === 2);
+    throw new Fault("transient", "the link broke");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "it arrives", () => bench.states("out").includes("done"));
+  assert.deepEqual([...out.files.keys()], ["a.bin"]);
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  assert.deepEqual([...out.partials.keys()], []);
 });
 
 test("what a target holds whole, and its source no more, is published where the target proves it, and else told as lost", async (t) => {
