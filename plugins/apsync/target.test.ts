@@ -127,6 +127,24 @@ test("a slot that was given and never used is taken away while the vehicle is of
   assert.deepEqual(await slotsOf(at, started(it, dir), files), [1, 1]);
 });
 
+test("a file whose answer was lost, and that the station has passed on until its slot was closed, comes once more where it was: another slot would make two of it", async (t) => {
+  const at = await station(t);
+  const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];
+  const [file, later] = found(nowMs, "1.bin", "2.bin") as [File, File];
+  const slot = await started(it, dir).send(file);
+  const passOn = async () => {
+    rmSync(join(at.root, directories(at)[0] ?? "", file.name));
+    await idle(at);
+    at.clock.jumpWall(idleMs);
+  };
+  await passOn();
+  assert.deepEqual(directories(at), [], "nothing is kept of it for good");
+  assert.equal(await started(it, dir).send(file), slot);
+  // As often as that happens, and also what is found later of that flight.
+  await passOn();
+  assert.equal(await started(it, dir).send(later), slot);
+});
+
 test("a full station gives and takes away one slot after another: the files are in the last", async (t) => {
   const at = await station(t, { slots: { vehicleBytes: 10 } });
   const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];

@@ -58,7 +58,8 @@ export interface SlotRow {
   readonly vehicle: string;
   /** Of its directory. */
   readonly name: string;
-  readonly state: "open" | "closed";
+  /** "emptied": closed, and all that was in it was taken away by then; so was its directory. */
+  readonly state: "open" | "closed" | "emptied";
   readonly openedMs: number;
 }
 
@@ -132,7 +133,9 @@ export interface Catalogue {
   /** The newest of the same vehicle but this one. */
   slotBefore(slot: SlotRow): Promise<SlotRow | undefined>;
   setSlot(id: string, state: SlotRow["state"]): Promise<void>;
-  /** One that was never used. */
+  /** Nothing is in it any more. Never used, it is forgotten. */
+  emptySlot(id: string): Promise<void>;
+  /** With all that was committed there. */
   dropSlot(id: string): Promise<void>;
   /** Replaces an earlier version under the same path. */
   addFile(file: FileRow): Promise<void>;

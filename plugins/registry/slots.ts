@@ -331,7 +331,8 @@ export class Slots {
   }
 
   async #isKept(vehicle: Vehicle, slot: SlotRow): Promise<boolean> {
-    return (await this.#dirOfSlot(vehicle, slot).isThere()) || this.#isAway();
+    // A vehicle may send again what was passed on from there: it had no answer, and it shall not come a second time from another slot.
+    return slot.state === "emptied" || (await this.#dirOfSlot(vehicle, slot).isThere()) || this.#isAway();
   }
 
   /** On a disk that is not mounted nothing has gone. */
@@ -394,8 +395,10 @@ export class Slots {
     await this.door.shut(open.slot.vehicle);
     if (open.vehicle.legacy) await this.#endLegacy(open);
     else await this.#removeExcess(open, over);
-    if (await open.dir.tidy()) await this.catalogue.dropSlot(open.slot.id);
-    else await this.catalogue.setSlot(open.slot.id, "closed");
+    const isThere = await open.dir.isThere();
+    if (!(await open.dir.tidy())) await this.catalogue.setSlot(open.slot.id, "closed");
+    else if (isThere) await this.catalogue.emptySlot(open.slot.id);
+    else await this.catalogue.dropSlot(open.slot.id);
     this.#left.delete(open.slot.vehicle);
   }
 

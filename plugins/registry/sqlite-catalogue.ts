@@ -313,6 +313,14 @@ class SqliteCatalogue implements Catalogue {
     return this.#do(() => this.#run("UPDATE slots SET state = ? WHERE id = ?", state, id));
   }
 
+  emptySlot(id: string): Promise<void> {
+    return this.#do(() => {
+      this.#run("UPDATE files SET gone = 1 WHERE slot = ? AND gone = 0", id);
+      this.#run("UPDATE slots SET state = 'emptied' WHERE id = ? AND EXISTS (SELECT 1 FROM files WHERE slot = slots.id)", id);
+      this.#run("DELETE FROM slots WHERE id = ? AND state <> 'emptied'", id);
+    });
+  }
+
   dropSlot(id: string): Promise<void> {
     return this.#do(() => this.#run("DELETE FROM slots WHERE id = ?", id));
   }
