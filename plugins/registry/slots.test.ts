@@ -350,8 +350,10 @@ test("what was taken out of its slot (a route passes it on, somebody removes it)
   await assert.rejects(next(), refusedAs("quota"));
   const kept = async (bytes: number) => {
     at.clock.advance(60_000);
-    await at.slots.tick();
-    await until(`${bytes} bytes that are kept`, async () => (await at.catalogue.used(it.id)).vehicle === bytes);
+    await until(`${bytes} bytes that are kept`, async () => {
+      await at.slots.tick();
+      return (await at.catalogue.used(it.id)).vehicle === bytes;
+    });
   };
   rmSync(first);
   await kept(6);

@@ -26,6 +26,8 @@ const readingAtOnce = 4;
 const lettingGoMs = 500;
 /** Slots are looked at again after so long: somebody may have removed what is, or waits, in one. */
 const leftMs = 60_000;
+/** Looking through all of them, where very much is kept, takes one part in so many of the time. */
+const countPart = 20;
 const lookMs = 50;
 /** A vehicle that sends more than it announced is stopped beyond that: empty files and directories take room too. */
 const overBytes = 2 ** 20;
@@ -88,7 +90,7 @@ export class Slots {
   /** What waits to be finished in closed slots, by vehicle. */
   readonly #left = new Map<string, { readonly bytes: Promise<number>; readonly atMs: number }>();
   #counting: Promise<void> | undefined;
-  #countedMs = -Infinity;
+  #countDueMs = -Infinity;
   #countTrouble = "";
 
   constructor(
@@ -240,9 +242,9 @@ export class Slots {
 
   /** What was committed, and a route or somebody took away since, counts no more. Never rejects. */
   async #count(): Promise<void> {
-    const nowMs = this.clock.monotonicMs();
-    if (nowMs - this.#countedMs < leftMs) return;
-    this.#countedMs = nowMs;
+    const begunMs = this.clock.monotonicMs();
+    if (begunMs < this.#countDueMs) return;
+    const began = performance.now();
     let trouble = "";
     const noted = (error: unknown) => void (trouble ||= error instanceof Error ? error.message : String(error));
     try {
@@ -251,6 +253,7 @@ export class Slots {
     } catch (error) {
       noted(error);
     }
+    this.#countDueMs = Math.max(begunMs + leftMs, this.clock.monotonicMs() + (performance.now() - began) * countPart);
     if (trouble !== "" && trouble !== this.#countTrouble) this.say("warn", `it cannot be looked at what is still kept: ${trouble}`);
     this.#countTrouble = trouble;
   }
