@@ -1,7 +1,7 @@
 /** Where a configuration is written, for whom, and what goes beside it. */
 import { existsSync } from "node:fs";
 import { link, rm } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { codeOf, faultOfErrno } from "../../core/errors.js";
 import { mayWriteIn, renameDurable, syncName } from "../../core/fs.js";
 import { deadLink } from "../../core/stat.js";
@@ -54,7 +54,7 @@ export async function settingOf(config: string | undefined, force = false): Prom
 /**
  * Puts passwords, each in a file of its own that root (or who owns the directory) alone may read, before `write` writes the configuration that names
  * them. → the files that were not there before, and what `write` gave. Where something fails these files go again, and the others are as they were: the configuration
- * that is still in place needs them. (What a power cut leaves of them then is "NAME.old".)
+ * that is still in place needs them. (What a power cut leaves of them then is ".NAME.filesync-old".)
  */
 export async function withSecrets<T>(
   { dir, system, owner }: Setting,
@@ -94,7 +94,8 @@ export async function withSecrets<T>(
   return { fresh, done };
 }
 
-const oldOf = (file: string) => `${file}.old`;
+/** A name that nobody else gives, and that is no credential's. */
+const oldOf = (file: string) => join(dirname(file), `.${basename(file)}.filesync-old`);
 
 /** Makes a directory that the service writes in, where that may be done. → what a person should know of it. */
 export async function directoryFor({ view, system }: Setting, dir: string): Promise<string> {
