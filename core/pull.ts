@@ -125,10 +125,14 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
   return undefined;
 }
 
-/** Its beginning is being read: what that comes to is what this one goes on from. */
+/** Its beginning is being read, or is to be proved before that is known to be another: what that comes to is what this one goes on from. */
 function waits({ queue }: Engine, version: VersionRow): boolean {
+  if (version.base !== null && queue.pulling.has(version.base)) return true;
   const before = queue.comesBefore(version);
-  return before !== undefined && queue.pulling.has(before.id);
+  if (before === undefined) return false;
+  if (queue.pulling.has(before.id)) return true;
+  const isOpen = () => queue.deliveriesOf(before.id).some(({ state }) => ["wanting", "ready", "active"].includes(state));
+  return before.digest === null && queue.isAllHere(before) && isOpen();
 }
 
 /** `read`: called once its source is not needed any more. */
@@ -266,8 +270,13 @@ async function settle(
         );
       });
       if (isFault(error, "missing")) {
-        const kept = await engine.spool.setAside(version.id);
-        await journal.apply(() => journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id));
+        const setAside = async ({ id }: VersionRow) => {
+          const kept = await engine.spool.setAside(id);
+          await journal.apply(() => journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", id));
+          return kept;
+        };
+        const half = queue.halfBefore(version);
+        const kept = (await setAside(version)) ?? (half === undefined ? undefined : await setAside(half));
         events.say(
           "error",
           "lost",

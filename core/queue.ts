@@ -658,9 +658,26 @@ export class Queue {
     return undefined;
   }
 
-  /** Inside `apply`. What is not being read makes way for what was found after it. */
+  /** What came of a version before it that made way, and is still here. */
+  halfBefore(version: Pick<VersionRow, "base">): VersionRow | undefined {
+    for (let id = version.base; id !== null;) {
+      const before = this.version(id);
+      if (before?.state !== "gone" || before.digest !== null) return undefined;
+      if (before.spooled > 0) return before;
+      id = before.base;
+    }
+    return undefined;
+  }
+
+  /** Whether all of it has come, and what is left is to prove it: that, too, where its file has gone by then. */
+  isAllHere({ state, size, durable }: Pick<VersionRow, "state" | "size" | "durable">): boolean {
+    return state === "found" && size > 0 && durable === size;
+  }
+
+  /** Inside `apply`. What is not being read, and has not come whole, makes way for what was found after it. */
   makeWay(version: string): void {
-    if (this.pulling.has(version)) return;
+    const row = this.version(version);
+    if (row === undefined || this.pulling.has(version) || this.isAllHere(row)) return;
     this.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version);
     this.drop(version, "superseded: the file changed before it was whole here");
   }

@@ -259,9 +259,10 @@ export class Slots {
   }
 
   async #countIn(vehicle: Vehicle, slot: SlotRow): Promise<void> {
-    if (this.#stopping.signal.aborted) return;
+    if (this.#stopping.signal.aborted || (await this.#isAway())) return;
     const files = await this.catalogue.filesIn(slot.id);
     const there = await this.#dirOfSlot(vehicle, slot).thereOf(files.map(({ path }) => path));
+    // It may have been taken away, or come back, meanwhile.
     if (await this.#isAway()) return;
     for (const file of files) if (!there.has(file.path)) await this.catalogue.setGone(file, true);
   }

@@ -1,6 +1,7 @@
 /** Files that grow, change or are there already: what takes the place of what, and what never does. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -81,6 +82,67 @@ for (const [how, grows] of [
     assert.deepEqual([...out.files.keys()], ["log.bin"]);
     assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
   });
+
+for (const size of [5_000_000, 1000])
+  test(`a file of which all ${size} bytes are here, that grew before that was proved, and is gone by then: what is here arrives`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out");
+    const bytes = randomBytes(size + 500);
+    const asked = held();
+    card.put("a.bin", bytes.subarray(0, size), t0);
+    card.before = (call) => (call.startsWith("stat") && card.calls.includes("open a.bin 0") ? asked.by() : undefined);
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "all is read", () => asked.calls > 0);
+    card.put("a.bin", bytes, t0 + 1000);
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "the longer one is found", () => bench.states("out").length === 2);
+    card.files.delete("a.bin");
+    card.before = () => undefined;
+    asked.fail();
+    card.attach(true);
+    await until(bench, "both to be over", () => isOver(bench, size) && isOver(bench, size + 500));
+    assert.deepEqual([...out.files.keys()], ["a.bin"]);
+    assert.ok(out.files.get("a.bin")?.bytes.equals(bytes.subarray(0, size)));
+  });
+
+test("a file of which a part is here, that grew meanwhile, and is gone by then: it is told as lost, with where that part is kept", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(8_000_000);
+  const asked = held();
+  card.put("a.bin", bytes.subarray(0, 7_000_000), t0);
+  card.before = (call) => (/^read a.bin 6\d{6}$/.test(call) ? asked.by() : undefined);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "most is read", () => asked.calls > 0);
+  card.put("a.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the longer one is found", () => bench.states("out").length === 2);
+  card.files.delete("a.bin");
+  card.before = () => undefined;
+  asked.fail();
+  card.attach(true);
+  await until(bench, "it is told", () => bench.events.some(({ what }) => what === "lost"));
+  const kept = bench.events.flatMap(({ message }) => /what came of it is kept as (\S+)/.exec(message)?.[1] ?? []);
+  assert.equal(kept.length, 1);
+  const part = readFileSync(kept[0] ?? "");
+  assert.ok(part.length > 3_000_000 && part.equals(bytes.subarray(0, part.length)), `${part.length} bytes`);
+});
+
+/** Calls that hang until they fail. */
+function held() {
+  let fail = (): void => undefined;
+  const failed = new Promise<void>((_, reject) => (fail = () => reject(new Fault("offline", "pulled"))));
+  return {
+    calls: 0,
+    fail,
+    by(): Promise<void> {
+      this.calls += 1;
+      return failed;
+    },
+  };
+}
 
 /** The version of that size is delivered, or nothing is to come of it. */
 function isOver(bench: Bench, size: number): boolean {
