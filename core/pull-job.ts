@@ -68,7 +68,7 @@ export class PullJob {
     readonly read: () => void,
   ) {
     this.#version = version;
-    this.#bases = basesOf(engine, version);
+    this.#bases = engine.queue.basesOf(version);
     this.#base = this.#bases.find(({ digest }) => digest !== null);
   }
 
@@ -554,17 +554,6 @@ const markKey = (version: string) => `half:${version}`;
 
 export function anotherFile(): Fault {
   return new Fault("changed", "another file is there now");
-}
-
-function basesOf(engine: Engine, version: VersionRow): VersionRow[] {
-  const bases: VersionRow[] = [];
-  for (let id = version.base; id !== null;) {
-    const base = engine.queue.version(id);
-    if (base === undefined) break;
-    bases.push(base);
-    id = base.digest === null ? base.base : null;
-  }
-  return bases;
 }
 
 /** The entry to read for this version. Throws "missing", or "changed" unless the file is the same or (unless `exact`) only grew. */

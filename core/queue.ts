@@ -648,25 +648,26 @@ export class Queue {
     this.leaving.noteDoubts();
   }
 
-  /** The version before it of which this one may be the longer, as long as that one may still come whole from its source. */
-  comesBefore(version: Pick<VersionRow, "base">): VersionRow | undefined {
+  /** The versions before this one, the latest first, down to one that was whole here. */
+  basesOf(version: Pick<VersionRow, "base">): VersionRow[] {
+    const bases: VersionRow[] = [];
     for (let id = version.base; id !== null;) {
-      const before = this.version(id);
-      if (before?.state === "found") return before;
-      id = before?.state === "gone" && before.digest === null ? before.base : null;
+      const base = this.version(id);
+      if (base === undefined) break;
+      bases.push(base);
+      id = base.digest === null ? base.base : null;
     }
-    return undefined;
+    return bases;
   }
 
-  /** What came of a version before it that made way, and is still here. */
+  /** The one of them that may still come whole from its source. */
+  comesBefore(version: Pick<VersionRow, "base">): VersionRow | undefined {
+    return this.basesOf(version).find(({ state }) => state === "found");
+  }
+
+  /** What came of one of them that made way, and is still here. */
   halfBefore(version: Pick<VersionRow, "base">): VersionRow | undefined {
-    for (let id = version.base; id !== null;) {
-      const before = this.version(id);
-      if (before?.state !== "gone" || before.digest !== null) return undefined;
-      if (before.spooled > 0) return before;
-      id = before.base;
-    }
-    return undefined;
+    return this.basesOf(version).find(({ state, digest, spooled }) => state === "gone" && digest === null && spooled > 0);
   }
 
   /** Whether all of it has come, and what is left is to prove it: that, too, where its file has gone by then. */
