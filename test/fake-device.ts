@@ -14,6 +14,7 @@ import { type Event, Events } from "../core/events.js";
 import type {
   Device,
   Digest,
+  DigestKind,
   FileEntry,
   Occupant,
   Plugin,
@@ -28,11 +29,14 @@ import type {
 } from "../core/plugin.js";
 import type { Route, RouteTarget } from "../core/route.js";
 
-export function sha256(bytes: Uint8Array): Digest {
-  const digester = new Digester("sha256");
+function digestOf(kind: DigestKind, bytes: Uint8Array): Digest {
+  const digester = new Digester(kind);
   digester.update(bytes);
   return digester.value();
 }
+
+export const sha256 = (bytes: Uint8Array): Digest => digestOf("sha256", bytes);
+export const crc32 = (bytes: Uint8Array): Digest => digestOf("crc32-mavlink", bytes);
 
 /** The contract: every call ends soon after its signal. */
 async function withSignal(done: Promise<void> | undefined, signal: AbortSignal): Promise<void> {
@@ -209,7 +213,7 @@ export class FakeDevice {
         : {
             digest: async (entry: FileEntry, _kind: unknown, signal: AbortSignal) => {
               await this.call(`digest ${entry.path}`, signal);
-              return features.crc?.(this.files.get(entry.path)?.bytes ?? Buffer.alloc(0));
+              return features.crc?.(this.files.get(entry.path)?.bytes.subarray(0, entry.size) ?? Buffer.alloc(0));
             },
           }),
     };

@@ -6,11 +6,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { retry } from "../../core/amend.js";
-import { Digester } from "../../core/digest.js";
 import { Fault } from "../../core/errors.js";
-import type { Digest } from "../../core/plugin.js";
 import { partialPath, uploadId } from "../../core/route.js";
-import { Bench, FakeDevice, until } from "../fake-device.js";
+import { Bench, crc32, FakeDevice, until } from "../fake-device.js";
 
 const day = 86_400_000;
 const t0 = Date.UTC(2026, 4, 1);
@@ -275,15 +273,9 @@ test("a target that is added is asked for before the source's copy is deleted", 
   await until(bench, "deleted", () => !card.files.has("a.bin"));
 });
 
-function crcOf(bytes: Buffer): Digest {
-  const digester = new Digester("crc32-mavlink");
-  digester.update(bytes);
-  return digester.value();
-}
-
 for (const [how, crc] of [
   ["read once more", undefined],
-  ["by the source's own digest", crcOf],
+  ["by the source's own digest", crc32],
 ] as const)
   test(`a source that tells no times: another file of the same name and size is not deleted, but delivered (${how})`, async (t) => {
     const bench = new Bench(t);

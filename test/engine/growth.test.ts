@@ -52,32 +52,25 @@ for (const [how, grows] of [
     card.put("log.bin", bytes.subarray(0, 100_000), t0);
     await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
     await until(bench, "first", () => bench.states("out")[0] === "done");
-    let answer = (): void => undefined;
-    const answered = new Promise<void>((resolve, reject) => {
-      answer = () => (grows.length === 1 ? reject(new Fault("offline", "pulled")) : resolve());
-    });
-    let asks = false;
-    card.before = (call) => {
-      if (!call.startsWith("stat")) return undefined;
-      asks = true;
-      return answered;
-    };
+    const asked = held();
+    card.before = (call) => (call.startsWith("stat") ? asked.by() : undefined);
     card.put("log.bin", bytes.subarray(0, 200_000), t0 + 1000);
     bench.daemon.engine.relist$.next("card");
-    await until(bench, "second is asked for", () => asks);
+    await until(bench, "second is asked for", () => asked.calls > 0);
     for (const [n, size] of grows.entries()) {
       card.put("log.bin", bytes.subarray(0, size), t0 + 2000 + n);
       bench.daemon.engine.relist$.next("card");
       await until(bench, `${size} bytes are found`, () => bench.states("out").length === 3 + n);
     }
     // Only the last is so long: had it begun beside the second, that would be delivered first.
-    let goOn = (): void => undefined;
-    const held = new Promise<void>((resolve) => (goOn = resolve));
-    card.before = (call) => (call.startsWith("read log.bin 2") ? held : undefined);
-    answer();
-    if (grows.length === 1) card.attach(true);
+    const last = held();
+    card.before = (call) => (call.startsWith("read log.bin 2") ? last.by() : undefined);
+    if (grows.length === 1) {
+      asked.fail();
+      card.attach(true);
+    } else asked.goOn();
     await until(bench, "the last is read", () => card.calls.some((call) => call.startsWith("open log.bin")) && isOver(bench, 200_000));
-    goOn();
+    last.goOn();
     await until(bench, "the last", () => isOver(bench, 300_000));
     assert.deepEqual([...out.files.keys()], ["log.bin"]);
     assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
@@ -85,44 +78,18 @@ for (const [how, grows] of [
 
 for (const size of [5_000_000, 1000])
   test(`a file of which all ${size} bytes are here, that grew before that was proved, and is gone by then: what is here arrives`, async (t) => {
-    const bench = new Bench(t);
-    const card = new FakeDevice("card");
-    const out = new FakeDevice("out");
-    const bytes = randomBytes(size + 500);
-    const asked = held();
-    card.put("a.bin", bytes.subarray(0, size), t0);
-    card.before = (call) => (call.startsWith("stat") && card.calls.includes("open a.bin 0") ? asked.by() : undefined);
-    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-    await until(bench, "all is read", () => asked.calls > 0);
-    card.put("a.bin", bytes, t0 + 1000);
-    bench.daemon.engine.relist$.next("card");
-    await until(bench, "the longer one is found", () => bench.states("out").length === 2);
-    card.files.delete("a.bin");
-    card.before = () => undefined;
-    asked.fail();
-    card.attach(true);
+    const { bench, out, bytes } = await goneAsItGrew(
+      t,
+      size,
+      (call, card) => call.startsWith("stat") && card.calls.includes("open a.bin 0"),
+    );
     await until(bench, "both to be over", () => isOver(bench, size) && isOver(bench, size + 500));
     assert.deepEqual([...out.files.keys()], ["a.bin"]);
     assert.ok(out.files.get("a.bin")?.bytes.equals(bytes.subarray(0, size)));
   });
 
 test("a file of which a part is here, that grew meanwhile, and is gone by then: it is told as lost, with where that part is kept", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card");
-  const out = new FakeDevice("out");
-  const bytes = randomBytes(8_000_000);
-  const asked = held();
-  card.put("a.bin", bytes.subarray(0, 7_000_000), t0);
-  card.before = (call) => (/^read a.bin 6\d{6}$/.test(call) ? asked.by() : undefined);
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "most is read", () => asked.calls > 0);
-  card.put("a.bin", bytes, t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "the longer one is found", () => bench.states("out").length === 2);
-  card.files.delete("a.bin");
-  card.before = () => undefined;
-  asked.fail();
-  card.attach(true);
+  const { bench, bytes } = await goneAsItGrew(t, 7_000_000, (call) => /^read a.bin 6\d{6}$/.test(call));
   await until(bench, "it is told", () => bench.events.some(({ what }) => what === "lost"));
   const kept = bench.events.flatMap(({ message }) => /what came of it is kept as (\S+)/.exec(message)?.[1] ?? []);
   assert.equal(kept.length, 1);
@@ -130,16 +97,40 @@ test("a file of which a part is here, that grew meanwhile, and is gone by then: 
   assert.ok(part.length > 3_000_000 && part.equals(bytes.subarray(0, part.length)), `${part.length} bytes`);
 });
 
-/** Calls that hang until they fail. */
+/** A file of `size` bytes that is found 500 longer while a call `hangs`, and is gone by the time that its source fails that and is back. */
+async function goneAsItGrew(t: TestContext, size: number, hangs: (call: string, card: FakeDevice) => boolean) {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  const bytes = randomBytes(size + 500);
+  const asked = held();
+  card.put("a.bin", bytes.subarray(0, size), t0);
+  card.before = (call) => (hangs(call, card) ? asked.by() : undefined);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "it hangs", () => asked.calls > 0);
+  card.put("a.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the longer one is found", () => bench.states("out").length === 2);
+  card.files.delete("a.bin");
+  card.before = () => undefined;
+  asked.fail();
+  card.attach(true);
+  return { bench, out, bytes };
+}
+
+/** Calls that hang until they go on, or fail as where the source was pulled. */
 function held() {
-  let fail = (): void => undefined;
-  const failed = new Promise<void>((_, reject) => (fail = () => reject(new Fault("offline", "pulled"))));
+  let [goOn, fail] = [(): void => undefined, (): void => undefined];
+  const ended = new Promise<void>((resolve, reject) => {
+    goOn = resolve;
+    fail = () => reject(new Fault("offline", "pulled"));
+  });
   return {
     calls: 0,
+    goOn,
     fail,
     by(): Promise<void> {
       this.calls += 1;
-      return failed;
+      return ended;
     },
   };
 }

@@ -7,7 +7,7 @@ import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Fault } from "../../core/errors.js";
 import { Random } from "../faults/random.js";
-import { Bench, FakeDevice } from "../fake-device.js";
+import { Bench, crc32, FakeDevice } from "../fake-device.js";
 
 const seed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 8);
@@ -46,6 +46,7 @@ class History {
       inPlace: random.below(3) === 0,
       chunk: random.pick([4096, 65536]),
       concurrency: random.between(1, 4),
+      ...(random.below(3) === 0 ? { crc: crc32 } : {}),
     });
     this.card.timeless = onlyGrows && this.afterDelivery === "keep" && random.below(3) === 0;
     // Not proved to be the longer one, so sent beside it: a file of which one of two targets had what was read in place, and what goes straight through as the spool cannot hold it.
@@ -83,7 +84,10 @@ class History {
 
   get plan(): string {
     const { afterDelivery, maxSize, paths } = this;
-    const devices = this.devices.map(({ features, looksFirst, timeless }) => ({ ...features, looksFirst, timeless }));
+    const devices = this.devices.map(({ features, looksFirst, timeless }) => ({
+      ...features,
+      ...{ crc: features.crc !== undefined, looksFirst, timeless },
+    }));
     return JSON.stringify({ afterDelivery, maxSize, paths: paths.length, devices });
   }
 
