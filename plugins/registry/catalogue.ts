@@ -58,7 +58,7 @@ export interface SlotRow {
   readonly vehicle: string;
   /** Of its directory. */
   readonly name: string;
-  /** "emptied": closed, and all that was in it was taken away by then; so was its directory. */
+  /** "emptied": closed, and all that was committed there was taken out of its directory. */
   readonly state: "open" | "closed" | "emptied";
   readonly openedMs: number;
 }
@@ -69,6 +69,8 @@ export interface FileRow {
   readonly size: number;
   readonly digest: string;
   readonly committedMs: number;
+  /** It was not at its place when that was looked at last: it counts for nothing. */
+  readonly gone: boolean;
 }
 
 /** Thrown by `confirm`: that owner has another vehicle of that name (one that is not revoked), none to renew, another vehicle has that key, or it does not wait any more. */
@@ -132,20 +134,22 @@ export interface Catalogue {
   openSlots(): Promise<SlotRow[]>;
   /** The newest of the same vehicle but this one. */
   slotBefore(slot: SlotRow): Promise<SlotRow | undefined>;
-  setSlot(id: string, state: SlotRow["state"]): Promise<void>;
-  /** Nothing is in it any more. Never used, it is forgotten. */
-  emptySlot(id: string): Promise<void>;
+  /** `was`: nothing is changed where it is not that. */
+  setSlot(id: string, state: SlotRow["state"], was?: SlotRow["state"]): Promise<void>;
+  /** Where nothing was ever committed there it is forgotten. */
+  dropUnused(id: string): Promise<void>;
   /** With all that was committed there. */
   dropSlot(id: string): Promise<void>;
-  /** Replaces an earlier version under the same path. */
-  addFile(file: FileRow): Promise<void>;
+  /** Replaces an earlier version under the same path. It is there. */
+  addFile(file: Omit<FileRow, "gone">): Promise<void>;
   file(slot: string, path: string): Promise<FileRow | undefined>;
-  /** Of a vehicle, those in which something is that was committed. */
-  slotsWithFiles(vehicle: string): Promise<SlotRow[]>;
-  /** All that was committed there and has not gone. */
+  slotsOf(vehicle: string): Promise<SlotRow[]>;
+  /** All that was committed there. */
   filesIn(slot: string): Promise<FileRow[]>;
-  /** It is not at its place any more, and counts for nothing, unless it was committed anew since; `false`: it is there after all. */
+  /** As it was looked at, unless it was committed anew since. */
   setGone(file: FileRow, gone: boolean): Promise<void>;
+  /** Nothing of it is at its place. */
+  setAllGone(slot: string): Promise<void>;
   used(vehicle: string): Promise<Used>;
   /** By vehicle. */
   usedOfAll(): Promise<ReadonlyMap<string, Used>>;

@@ -7,7 +7,7 @@ import { constants, promises as fs, type BigIntStats } from "node:fs";
 import { join } from "node:path";
 import { codeOf, isUnsynced } from "../../core/errors.js";
 import { makeDirDurable, makeDirs, piecesOf, renameNew, syncDir, syncFound, syncName } from "../../core/fs.js";
-import { isSafePath, nameFromBytes } from "../../core/names.js";
+import { bytesFromName, isSafePath, nameFromBytes } from "../../core/names.js";
 import { openFlags } from "../../core/stat.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import { Refused } from "./refused.js";
@@ -71,12 +71,19 @@ export class SlotDir {
     return true;
   }
 
-  /** Of these paths, those at which a file is. */
-  async thereOf(paths: readonly string[]): Promise<ReadonlySet<string>> {
-    // At most of them at once; what it does not say, or where it cannot, each is looked at.
-    const listed = new Set(await fs.readdir(this.dir, { recursive: true }).catch(() => []));
+  /** Of these files, the paths at which one is; undefined where the directory itself is not there. `gone`: it was not when that was looked at last. */
+  async thereOf(files: readonly { readonly path: string; readonly gone: boolean }[]): Promise<ReadonlySet<string> | undefined> {
+    const listed = await fs.readdir(this.dir, { recursive: true }).then(
+      (names) => new Set(names),
+      () => undefined,
+    );
+    if (listed === undefined && !(await this.isThere())) return undefined;
     const there = new Set<string>();
-    for (const path of paths) if (listed.has(path) || (await this.look(this.at(path)))?.kind === "file") there.add(path);
+    for (const { path, gone } of files) {
+      // A list has no names that are not UTF-8, and may miss what is just replaced.
+      const isSaid = listed !== undefined && (listed.has(path) || (gone && bytesFromName(path).equals(Buffer.from(path))));
+      if (isSaid ? listed.has(path) : (await this.look(this.at(path)))?.kind === "file") there.add(path);
+    }
     return there;
   }
 

@@ -369,6 +369,94 @@ test("what was taken out of its slot (a route passes it on, somebody removes it)
   assert.equal((await at.catalogue.used(it.id)).vehicle, 6);
 });
 
+test("a slot that was moved away and is put back counts again; one whose disk is not mounted is not forgotten", async (t) => {
+  let away = false;
+  const free = () => (away ? Promise.reject(new Error("not mounted")) : Promise.resolve(2 ** 40));
+  const at = await station(t, { slots: { free } });
+  const it = await registered(t, at, "a");
+  const send = async (slot: { readonly id: string }, n: number) => {
+    const one = file(n, `cam/${n}`, "1234");
+    await it.client.announce(slot.id, one, signal);
+    arrive(it, one.partial, "1234");
+    assert.equal((await it.client.commit(slot.id, [one], signal)).files[0]?.state, "published");
+  };
+  const kept = async (bytes: number) => {
+    at.clock.advance(60_000);
+    await until(`${bytes} bytes that are kept`, async () => {
+      await at.slots.tick();
+      return (await at.catalogue.used(it.id)).vehicle === bytes;
+    });
+  };
+  const idles = async () => {
+    at.clock.advance(601_000);
+    await at.slots.tick();
+    assert.ok(!at.door.open_.has(it.id));
+  };
+  const slot = await it.client.slot({}, signal);
+  const dir = dirname(at.door.open_.get(it.id) ?? "");
+  const elsewhere = join(at.root, "..", "elsewhere");
+  await send(slot, 1);
+  // Open as it is moved.
+  renameSync(dir, elsewhere);
+  await at.slots.sync();
+  await kept(0);
+  renameSync(elsewhere, dir);
+  await kept(4);
+  assert.equal((await it.client.slot({ slot: slot.id }, signal)).id, slot.id);
+
+  // Closed as it is moved: it does not begin anew under its name.
+  await idles();
+  renameSync(dir, elsewhere);
+  await kept(0);
+  const other = await it.client.slot({ slot: slot.id }, signal);
+  assert.notEqual(other.id, slot.id);
+  renameSync(elsewhere, dir);
+  await kept(4);
+
+  await send(other, 2);
+  away = true;
+  renameSync(at.root, elsewhere);
+  await idles();
+  away = false;
+  renameSync(elsewhere, at.root);
+  await kept(8);
+  assert.equal((await it.client.slot({ slot: other.id }, signal)).id, other.id);
+});
+
+test("of a slot that is closed all is passed on, and then its directory removed: it stays known, and goes on under its name", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "a");
+  const slot = await it.client.slot({}, signal);
+  const dir = dirname(at.door.open_.get(it.id) ?? "");
+  const one = file(1, "cam/1", "1234");
+  const send = async () => {
+    await it.client.announce(slot.id, one, signal);
+    arrive(it, one.partial, "1234");
+    assert.equal((await it.client.commit(slot.id, [one], signal)).files[0]?.state, "published");
+  };
+  await send();
+  await it.client.slot({ fresh: true }, signal);
+  const looked = async (state: string) => {
+    at.clock.advance(60_000);
+    await until(`a slot that is ${state}`, async () => {
+      await at.slots.tick();
+      return (await at.catalogue.slot(slot.id))?.state === state;
+    });
+  };
+  renameSync(join(dir, one.path), join(at.root, "passed on"));
+  await looked("emptied");
+  // As from a backup, and away again.
+  renameSync(join(at.root, "passed on"), join(dir, one.path));
+  await looked("closed");
+  rmSync(join(dir, one.path));
+  await looked("emptied");
+  rmSync(dir, { recursive: true });
+  // The answer was lost: it sends the file once more.
+  assert.deepEqual(await it.client.slot({ slot: slot.id, fresh: true }, signal).then(({ id, name }) => [id, name]), [slot.id, slot.name]);
+  await send();
+  assert.ok(existsSync(join(dir, one.path)));
+});
+
 test("what a vehicle does to its slot keeps no other out: modes, and directories full of what was never announced", async (t) => {
   const at = await station(t);
   const [bad, good] = [await registered(t, at, "bad"), await registered(t, at, "good", "good@example.org")];

@@ -108,7 +108,8 @@ export class Slots {
       if (vehicle !== undefined && !(await this.#isKept(vehicle, slot))) {
         // Or the power went before it was made.
         this.#sayGone(slot);
-        await this.catalogue.dropSlot(slot.id);
+        await this.catalogue.setSlot(slot.id, "closed");
+        await this.catalogue.dropUnused(slot.id);
         continue;
       }
       const mayGoOn = vehicle?.state === "active" && (!vehicle.legacy || this.options.legacy);
@@ -240,7 +241,7 @@ export class Slots {
       );
   }
 
-  /** What was committed, and a route or somebody took away since, counts no more. Never rejects. */
+  /** What was committed, and a route or somebody took away since, counts no more; what is back counts again. Never rejects. */
   async #count(): Promise<void> {
     const begunMs = this.clock.monotonicMs();
     if (begunMs < this.#countDueMs) return;
@@ -249,7 +250,10 @@ export class Slots {
     const noted = (error: unknown) => void (trouble ||= error instanceof Error ? error.message : String(error));
     try {
       for (const vehicle of await this.catalogue.vehicles())
-        for (const slot of await this.catalogue.slotsWithFiles(vehicle.id)) await this.#countIn(vehicle, slot).catch(noted);
+        for (const slot of await this.catalogue.slotsOf(vehicle.id)) {
+          if (this.#stopping.signal.aborted) return;
+          await this.#countIn(vehicle, slot).catch(noted);
+        }
     } catch (error) {
       noted(error);
     }
@@ -259,12 +263,16 @@ export class Slots {
   }
 
   async #countIn(vehicle: Vehicle, slot: SlotRow): Promise<void> {
-    if (this.#stopping.signal.aborted || (await this.#isAway())) return;
-    const files = await this.catalogue.filesIn(slot.id);
-    const there = await this.#dirOfSlot(vehicle, slot).thereOf(files.map(({ path }) => path));
+    if (await this.#isAway()) return;
+    const dir = this.#dirOfSlot(vehicle, slot);
+    const files = (await dir.isThere()) ? await this.catalogue.filesIn(slot.id) : [];
+    const there = await dir.thereOf(files);
     // It may have been taken away, or come back, meanwhile.
     if (await this.#isAway()) return;
-    for (const file of files) if (!there.has(file.path)) await this.catalogue.setGone(file, true);
+    if (there === undefined) return this.catalogue.setAllGone(slot.id);
+    for (const file of files) if (there.has(file.path) === file.gone) await this.catalogue.setGone(file, !file.gone);
+    if (there.size > 0) await this.catalogue.setSlot(slot.id, "closed", "emptied");
+    else if (files.length > 0) await this.catalogue.setSlot(slot.id, "emptied", "closed");
   }
 
   /** Once for each trouble. */
@@ -399,11 +407,12 @@ export class Slots {
     await this.door.shut(open.slot.vehicle);
     if (open.vehicle.legacy) await this.#endLegacy(open);
     else await this.#removeExcess(open, over);
-    const isThere = await open.dir.isThere();
-    if (!(await open.dir.tidy())) await this.catalogue.setSlot(open.slot.id, "closed");
-    else if (isThere) await this.catalogue.emptySlot(open.slot.id);
-    else await this.catalogue.dropSlot(open.slot.id);
-    this.#left.delete(open.slot.vehicle);
+    const { slot, vehicle, dir } = open;
+    await this.catalogue.setSlot(slot.id, "closed");
+    this.#left.delete(slot.vehicle);
+    // While its directory is there: whether all was taken out of it.
+    await this.#countIn(vehicle, slot);
+    if ((await dir.tidy()) && !(await this.#isAway())) await this.catalogue.dropUnused(slot.id);
   }
 
   /** Once it is closed nobody looks at it any more. */
@@ -469,12 +478,9 @@ export class Slots {
       const isSame = known?.size === size && known.digest === digest;
       if (known !== undefined && !isSame) continue;
       // Before it has its name: where the power goes between the two, the next start finds it here and does the same again.
-      const row = { slot: slot.id, path, size, digest, committedMs: this.clock.wallMs() };
-      await this.catalogue.addFile(row);
+      await this.catalogue.addFile({ slot: slot.id, path, size, digest, committedMs: this.clock.wallMs() });
       if (isSame) await dir.remove(partial);
       else await dir.publish(partial, name, read.stat, undefined, false);
-      // It may have been looked for in between.
-      await this.catalogue.setGone(row, false);
       if (path !== arrived)
         this.say("info", `${open.vehicle.id} sent another file named ${arrived} into ${slot.name}: it is ${path} there`);
       return;
@@ -623,7 +629,7 @@ export class Slots {
     if (there === undefined) return undefined;
     if (there.kind !== "file") return { size: there.size };
     const row = await this.catalogue.file(slot.id, path);
-    if (row?.size === there.size) return { size: row.size, digest: row.digest };
+    if (row?.size === there.size && !row.gone) return { size: row.size, digest: row.digest };
     const read = await dir.digest(name);
     return { size: there.size, ...(read === undefined ? {} : { digest: read.digest }) };
   }

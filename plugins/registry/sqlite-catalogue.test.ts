@@ -8,7 +8,7 @@ import { openDatabase } from "../../core/sqlite.js";
 import type { Catalogue } from "./catalogue.js";
 import { openCatalogue } from "./sqlite-catalogue.js";
 
-test("a catalogue of the version before is taken over", async (t) => {
+test("a catalogue of the first version is taken over", async (t) => {
   const dir = mkdtempSync(join(tmpdir(), "filesync-registry-"));
   t.after(() => rmSync(dir, { recursive: true, force: true }));
   const old = await openDatabase(join(dir, "registry.sqlite"));
@@ -47,6 +47,37 @@ test("a catalogue of the version before is taken over", async (t) => {
     } as const;
     await catalogue.addPending({ ...fresh, mailed: false, ageMs: 0, legacy: true, renew: false });
     assert.equal((await catalogue.confirm(id, { vehicle: `old-${n}`, name: `old ${n}`, owner: "a-2", atMs: 1 })).legacy, true);
+    await catalogue.close();
+  }
+});
+
+test("so is one of the version before that has slots with files: what they keep counts, and can go", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-registry-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const path = join(dir, "registry.sqlite");
+  await openCatalogue(path).then((made) => made.close());
+  const old = await openDatabase(path);
+  old.exec(`DROP INDEX disk.files_there; ALTER TABLE disk.files DROP COLUMN gone;
+    INSERT INTO owners VALUES ('o', 'a@example.org', NULL);
+    INSERT INTO vehicles (id, name, owner, key, fingerprint, state, created_ms) VALUES ('plane-1', 'plane', 'o', 'ssh-ed25519 AAAA', 'SHA256:x', 'active', 1);
+    INSERT INTO slots VALUES ('s', 'plane-1', 'n', 'closed', 1);
+    INSERT INTO files VALUES ('s', 'a', 7, 'sha256:0', 1), ('s', 'b', 5, 'sha256:1', 1);
+    PRAGMA disk.user_version = 2;`);
+  old.close();
+  for (const kept of [12, 5]) {
+    const catalogue = await openCatalogue(path);
+    assert.equal((await catalogue.used("plane-1")).vehicle, kept);
+    const files = await catalogue.filesIn("s");
+    assert.deepEqual(
+      files.map((it) => [it.path, it.gone]),
+      [
+        ["a", kept === 5],
+        ["b", false],
+      ],
+    );
+    const [first] = files;
+    assert.ok(first);
+    await catalogue.setGone(first, true);
     await catalogue.close();
   }
 });

@@ -309,23 +309,19 @@ class SqliteCatalogue implements Catalogue {
     return this.#do(() => this.#slots("vehicle = ? AND id <> ? ORDER BY rowid DESC LIMIT 1", vehicle, id)[0]);
   }
 
-  setSlot(id: string, state: SlotRow["state"]): Promise<void> {
-    return this.#do(() => this.#run("UPDATE slots SET state = ? WHERE id = ?", state, id));
+  setSlot(id: string, state: SlotRow["state"], was?: SlotRow["state"]): Promise<void> {
+    return this.#do(() => this.#run("UPDATE slots SET state = ? WHERE id = ? AND state = coalesce(?, state)", state, id, was ?? null));
   }
 
-  emptySlot(id: string): Promise<void> {
-    return this.#do(() => {
-      this.#run("UPDATE files SET gone = 1 WHERE slot = ? AND gone = 0", id);
-      this.#run("UPDATE slots SET state = 'emptied' WHERE id = ? AND EXISTS (SELECT 1 FROM files WHERE slot = slots.id)", id);
-      this.#run("DELETE FROM slots WHERE id = ? AND state <> 'emptied'", id);
-    });
+  dropUnused(id: string): Promise<void> {
+    return this.#do(() => this.#run("DELETE FROM slots WHERE id = ? AND NOT EXISTS (SELECT 1 FROM files WHERE slot = slots.id)", id));
   }
 
   dropSlot(id: string): Promise<void> {
     return this.#do(() => this.#run("DELETE FROM slots WHERE id = ?", id));
   }
 
-  addFile({ slot, path, size, digest, committedMs }: FileRow): Promise<void> {
+  addFile({ slot, path, size, digest, committedMs }: Omit<FileRow, "gone">): Promise<void> {
     return this.#do(() =>
       this.#run(
         `INSERT INTO files VALUES (?, ?, ?, ?, ?, 0)
@@ -339,17 +335,21 @@ class SqliteCatalogue implements Catalogue {
     return this.#do(() => this.#files("slot = ? AND path = ?", slot, path)[0]);
   }
 
-  slotsWithFiles(vehicle: string): Promise<SlotRow[]> {
-    return this.#do(() => this.#slots("vehicle = ? AND EXISTS (SELECT 1 FROM files WHERE slot = slots.id AND gone = 0)", vehicle));
+  slotsOf(vehicle: string): Promise<SlotRow[]> {
+    return this.#do(() => this.#slots("vehicle = ?", vehicle));
   }
 
   filesIn(slot: string): Promise<FileRow[]> {
-    return this.#do(() => this.#files("slot = ? AND gone = 0", slot));
+    return this.#do(() => this.#files("slot = ?", slot));
   }
 
   setGone({ slot, path, committedMs }: FileRow, gone: boolean): Promise<void> {
-    const change = "UPDATE files SET gone = ?1 WHERE gone <> ?1 AND slot = ?2 AND path = ?3 AND committed_ms = ?4";
+    const change = "UPDATE files SET gone = ? WHERE slot = ? AND path = ? AND committed_ms = ?";
     return this.#do(() => this.#run(change, gone ? 1 : 0, slot, path, committedMs));
+  }
+
+  setAllGone(slot: string): Promise<void> {
+    return this.#do(() => this.#run("UPDATE files SET gone = 1 WHERE slot = ? AND gone = 0", slot));
   }
 
   async used(vehicle: string): Promise<Used> {
@@ -392,7 +392,8 @@ class SqliteCatalogue implements Catalogue {
   }
 
   #files(where: string, ...values: Value[]): FileRow[] {
-    return this.#all<FileRow>(`SELECT slot, path, size, digest, committed_ms AS committedMs FROM files WHERE ${where}`, ...values);
+    const rows = `SELECT slot, path, size, digest, committed_ms AS committedMs, gone FROM files WHERE ${where}`;
+    return this.#all<Omit<FileRow, "gone"> & { gone: number }>(rows, ...values).map((row) => ({ ...row, gone: row.gone === 1 }));
   }
 
   #all<Row>(sql: string, ...values: Value[]): Row[] {
