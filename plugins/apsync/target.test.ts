@@ -51,6 +51,8 @@ function started({ client, id, at }: Vehicle, dir: string) {
   };
   return {
     begin: (file: File) => target.offset(upload(file), signal),
+    /** As core does first of all with what was about to get its name. */
+    ask: (file: File) => target.commit(upload(file), signal),
     /** → the slot. */
     send: async (file: File): Promise<string> => {
       const it = upload(file);
@@ -127,7 +129,7 @@ test("a slot that was given and never used is taken away while the vehicle is of
   assert.deepEqual(await slotsOf(at, started(it, dir), files), [1, 1]);
 });
 
-test("a file whose answer was lost, and that the station has passed on until its slot was closed, comes once more where it was: another slot would make two of it", async (t) => {
+test("a file whose answer was lost, and that the station has passed on until its slot was closed, has arrived; sent once more it comes where it was: another slot would make two of it", async (t) => {
   const at = await station(t);
   const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];
   const [file, later] = found(nowMs, "1.bin", "2.bin") as [File, File];
@@ -139,6 +141,8 @@ test("a file whose answer was lost, and that the station has passed on until its
   };
   await passOn();
   assert.deepEqual(directories(at), [], "nothing is kept of it for good");
+  const known = await started(it, dir).ask(file);
+  assert.deepEqual("path" in known && [dirname(known.path), known.proof], [slot, "digest"]);
   assert.equal(await started(it, dir).send(file), slot);
   // As often as that happens, and also what is found later of that flight.
   await passOn();

@@ -451,8 +451,12 @@ test("of a slot that is closed all is passed on, and then its directory removed:
   rmSync(join(dir, one.path));
   await looked("emptied");
   rmSync(dir, { recursive: true });
-  // The answer was lost: it sends the file once more.
+  // The answer was lost: it asks once more.
   assert.deepEqual(await it.client.slot({ slot: slot.id, fresh: true }, signal).then(({ id, name }) => [id, name]), [slot.id, slot.name]);
+  assert.equal((await it.client.commit(slot.id, [one], signal)).files[0]?.state, "published");
+  assert.equal((await it.client.commit(slot.id, [{ ...one, digest: sha256("4321") }], signal)).files[0]?.state, "absent");
+  assert.deepEqual([existsSync(join(dir, one.path)), (await at.catalogue.used(it.id)).vehicle], [false, 0]);
+  // Or it sends it all the same.
   await send();
   assert.ok(existsSync(join(dir, one.path)));
 });

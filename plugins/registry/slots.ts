@@ -580,7 +580,11 @@ export class Slots {
     if (there?.kind !== "file") {
       // Committed before; or it got its name, and the power went before that was noted.
       const known = await this.#contentAt(open, path, name);
-      return known?.size === size && known.digest === digest ? found() : { path, state: "absent" };
+      if (known?.size === size && known.digest === digest) return found();
+      // Committed, and passed on since: only the answer was lost, for which nobody sends it once more.
+      const row = known === undefined ? await this.catalogue.file(slot.id, path) : undefined;
+      const isPassedOn = row?.size === size && row.digest === digest;
+      return isPassedOn ? { path, state: "published", size, digest } : { path, state: "absent" };
     }
     if (there.size !== size) return { path, state: there.size < size ? "short" : "long", size: there.size };
     const read = await dir.digest(partial);
