@@ -418,11 +418,14 @@ export class PullJob {
     }
   }
 
-  /** What is begun of the version before, where it can go on, goes to its end: else a file that grows faster than it is sent would never arrive. */
-  #keepsOn({ id, state, begun, target }: DeliveryRow): boolean {
+  /**
+   * What is begun of the version before, where it can go on, goes to its end: else a file that grows faster than it is sent would never arrive. So does what may have its name already, and only the answer
+   * is missing: else this version would find the name taken.
+   */
+  #keepsOn({ id, state, begun, target, marks }: DeliveryRow): boolean {
     const { queue, lanes } = this.engine;
-    const resumes = lanes.get(target)?.device.target?.features.resume === true;
-    return queue.pushing.has(id) ? state === "active" : begun > 0 && resumes && ["wanting", "ready", "active"].includes(state);
+    const goesOn = lanes.get(target)?.device.target?.features.resume === true || marksIn(marks).publishing !== undefined;
+    return queue.pushing.has(id) ? state === "active" : begun > 0 && goesOn && ["wanting", "ready", "active"].includes(state);
   }
 
   /** Inside `commit`. This version is whole: it takes the place of the one before. */

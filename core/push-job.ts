@@ -3,8 +3,8 @@
  * published, never over another file.
  *
  * The record `begun` is durable before the first byte is sent, so that a partial of an earlier generation is found and discarded; `publishing` is
- * durable before the name is given, `elsewhere` before the other one is, so that a rename whose answer was lost is recognised where the target can
- * prove no content, and none is where no rename was ever asked for. A single shot has none of them (`single-shot.ts`).
+ * durable before the name is given, `elsewhere` before the other one is, so that a rename whose answer was lost is recognised where no look at the
+ * target proves content, and none is where no rename was ever asked for. A single shot has none of them (`single-shot.ts`).
  */
 import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
@@ -140,10 +140,11 @@ export class PushJob {
     const upload = this.#upload(delivery.path);
     // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
     if (
+      target.look !== undefined &&
       (this.#sealed || (this.#content.canSeal && target.features.digests.length > 0)) &&
       (first || (await target.offset(upload, signal)) === 0)
     ) {
-      const there = await target.look?.(upload, signal);
+      const there = await target.look(upload, signal);
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
       // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile.
       if (there !== undefined && this.#isSame(there) && before === undefined)
@@ -503,12 +504,12 @@ export class PushJob {
     throw new Fault("rejected", `${upload.path} and ${other.path} are both taken by other files at ${this.lane.name}`);
   }
 
-  /** Where the target can prove no content. Throws Fault "aborted" where it was superseded, or set aside, while it was sent. */
+  /** Where no look at the target proves content, or nothing begun goes on there once the file has grown (`PullJob`). Throws Fault "aborted" where it was superseded, or set aside, while it was sent. */
   async #notePublishing(where: Pick<Marks, "elsewhere">): Promise<void> {
     const { target, engine, work } = this;
     const { id } = work.delivery;
     const active =
-      target.features.digests.length > 0
+      target.features.digests.length > 0 && target.look !== undefined && target.features.resume
         ? engine.queue.isActive(id)
         : (await engine.journal.commit(() =>
             engine.queue.setMarks(id, { ...this.#marks, publishing: this.#digest ?? true, ...where }, "active"),

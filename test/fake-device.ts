@@ -77,8 +77,12 @@ export class FakeDevice {
   compares: boolean | "or not" = false;
   /** Is awaited before each call is done; throws what the call shall throw. */
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
+  /** Is awaited once a call that changed something is done, with its answer; throws where that is lost. */
+  after: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
   /** Its `commit` tells that it asks for the name once `before` has let it, not before. */
   looksFirst = false;
+  /** As a target it cannot be looked at. */
+  blind = false;
   /** Its listings tell no times. */
   timeless = false;
   /** Its listings say of files that they are complete. */
@@ -169,9 +173,25 @@ export class FakeDevice {
       close: () => Promise.resolve(),
       rest: () => void (this.rests += 1),
       ...(role === "source"
-        ? { source: this.#source(), ...(this.features.tree === true ? { tree: this.#tree() } : {}) }
-        : { target: this.#target() }),
+        ? { source: this.#source(), ...(this.features.tree === true ? { tree: this.#answering(this.#tree(), "move", "remove") } : {}) }
+        : { target: this.#answering(this.#target(), "write", "commit", "discard") }),
     };
+  }
+
+  /** The same, whose answers to these may be lost. */
+  #answering<T extends Tree | Target>(of: T, ...calls: readonly (keyof T & string)[]): T {
+    const answering = { ...of };
+    for (const call of calls) {
+      const work = of[call] as (...given: unknown[]) => Promise<unknown>;
+      const answered = async (...given: unknown[]) => {
+        const answer = await work(...given);
+        const signal = given.find((it) => it instanceof AbortSignal);
+        if (signal !== undefined) await withSignal(this.after(call, signal), signal);
+        return answer;
+      };
+      Object.assign(answering, { [call]: answered });
+    }
+    return answering;
   }
 
   #source(): Source {
@@ -341,10 +361,14 @@ export class FakeDevice {
         await this.call(`discard ${upload.path}`, signal);
         this.partials.delete(upload.partialPath);
       },
-      look: async (upload, signal) => {
-        await this.call(`look ${upload.path}`, signal);
-        return occupant(upload.path);
-      },
+      ...(this.blind
+        ? {}
+        : {
+            look: async (upload: Upload, signal: AbortSignal) => {
+              await this.call(`look ${upload.path}`, signal);
+              return occupant(upload.path);
+            },
+          }),
     };
   }
 }

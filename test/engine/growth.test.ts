@@ -641,6 +641,37 @@ test("what is here of a file that grows is gone on with after a power cut, also 
   assert.ok(card.calls.includes("open a 20480"), card.calls.join());
 });
 
+for (const inPlace of [false, true])
+  for (const resume of [false, true])
+    for (const proof of ["by size", "by content", "by content that cannot be looked at"])
+      test(`a file that grew, and got its name by a request whose answer was lost, has it alone in the end (${inPlace ? "in place" : "by the spool"}, ${resume ? "resumed" : "only whole"}, proved ${proof})`, async (t) => {
+        const bench = new Bench(t);
+        const card = new FakeDevice("card", { inPlace });
+        const out = new FakeDevice("out", { target: { resume, digests: proof === "by size" ? [] : ["sha256"] } });
+        out.blind = proof === "by content that cannot be looked at";
+        const bytes = randomBytes(50_000);
+        out.after = (call) => {
+          if (call !== "commit") return undefined;
+          out.attach(false);
+          throw new Fault("offline", "cut");
+        };
+        card.put("log.bin", bytes.subarray(0, 20_000), t0);
+        await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+        await until(bench, "its name", () => out.files.has("log.bin") && bench.states("out")[0] === "ready");
+        card.put("log.bin", bytes, t0 + 1000);
+        bench.daemon.engine.relist$.next("card");
+        const whole = () =>
+          bench.daemon.engine.journal.get<{ n: number }>("SELECT count(*) AS n FROM versions WHERE state = 'sealed' AND size = 50000")?.n;
+        await until(bench, "the longer one is here", () => whole() === 1);
+        out.after = () => undefined;
+        out.attach(true);
+        await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
+        assert.deepEqual([...out.files.keys()], ["log.bin"]);
+        await until(bench, "nothing is left", () => bench.states("out").every((state) => state === "done" || state === "dropped"));
+        assert.equal(out.partials.size, 0);
+        assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 2, out.calls.join());
+      });
+
 test("a source whose clock is set while a file is written: that is not complete because its time is long ago by then", async (t) => {
   const bench = new Bench(t);
   const box = new FakeDevice("box", { inPlace: true, tree: true });

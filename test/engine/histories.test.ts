@@ -1,5 +1,5 @@
 /**
- * Files that grow, are replaced, go and come while calls to both devices hang, fail and are late, and the program is killed, drawn by a seed: nothing arrives that is not a content, or what one began with, none takes the place of
+ * Files that grow, are replaced, go and come while calls to both devices hang, fail and are late, answers are lost, and the program is killed, drawn by a seed: nothing arrives that is not a content, or what one began with, none takes the place of
  * another, and of a file that only grows there is one in the end. SEED=7 ROUNDS=500 is another, longer one; what runs beside what is not the seed's alone.
  */
 import assert from "node:assert/strict";
@@ -55,7 +55,10 @@ class History {
     const streams = this.outs.every(({ features }) => features.target?.needs === "stream");
     this.maxSize = streams && !onlyGrows ? random.pick([2 ** 30, 400_000]) : 2 ** 30;
     for (const out of this.outs) out.looksFirst = random.below(2) === 0;
-    for (const device of this.devices) device.before = () => this.#before();
+    for (const device of this.devices) {
+      device.before = () => this.#before();
+      device.after = () => this.#after();
+    }
     const { files } = this.card;
     const remove = files.delete.bind(files);
     files.delete = (path) => {
@@ -102,6 +105,12 @@ class History {
     if (drawn < 0.85) return sleep(this.random.below(15));
     if (drawn < 0.92) return new Promise((resolve) => this.#goOn.push(resolve));
     throw new Fault(this.random.pick(["transient", "offline"]), "drawn");
+  }
+
+  #after(): Promise<void> | undefined {
+    const drawn = this.#calm ? 1 : this.random.next();
+    if (drawn < 0.15) throw new Fault(this.random.pick(["transient", "offline"]), "the answer is lost");
+    return drawn < 0.25 ? new Promise((resolve) => this.#goOn.push(resolve)) : undefined;
   }
 
   goOn(): void {

@@ -128,7 +128,7 @@ test("what a target takes away for want of room goes there ever later, as each t
   card.put("small.bin", "small", t0);
   let full = true;
   out.before = (call) => {
-    if (!full || call !== "commit big.bin") return undefined;
+    if (!full || call !== "commit big.bin" || out.partials.size === 0) return undefined;
     out.partials.clear();
     throw new Fault("full", "the quota is used up: it was not saved");
   };
@@ -150,6 +150,29 @@ test("what a target takes away for want of room goes there ever later, as each t
   full = false;
   out.attach(true);
   await until(bench, "delivered", () => bench.states("out").every((state) => state === "done"));
+});
+
+test("a target that cannot be looked at is asked for the name of what may have it, before it is asked for room for it once more", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  out.blind = true;
+  card.put("log.bin", "all that it may keep", t0);
+  out.after = (call) => {
+    if (call === "commit") throw new Fault("transient", "the answer was lost");
+    return undefined;
+  };
+  out.before = (call) => {
+    if (out.files.size > 0 && call.startsWith("offset")) throw new Fault("full", "its quota is used up");
+    if (out.files.size > 0) out.after = () => undefined;
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.deepEqual(
+    out.calls.filter((call) => call.startsWith("write")),
+    ["write log.bin 0"],
+  );
 });
 
 test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
