@@ -7,6 +7,7 @@ import { load, problemLines, stateDirProblem, systemConfig, UsageError } from ".
 import { barredFrom, dirOf, unreadable } from "./machine/rights.js";
 import { daemonUser, hiddenText, unitOf } from "./machine/unit.js";
 import { thisView } from "./machine/view.js";
+import { learnedOf } from "./offline.js";
 import { tryOut } from "./probe.js";
 
 interface Probed {
@@ -56,13 +57,14 @@ async function* probes(config: Config, path: string): AsyncGenerator<Probed> {
   const view = thisView();
   const unit = await unitOf(view);
   const user = daemonUser(view, unit, { dir: config.stateDir, runs: false });
+  const learned = await learnedOf(config.devices, config);
   for (const device of config.devices) {
     const hidden = path === systemConfig ? hiddenText(unit, dirOf(device)) : undefined;
     const barred = hidden ?? barredFrom(view, device, config, user);
     const { name } = device;
     yield barred !== undefined
       ? { name, works: false, said: barred }
-      : await tryOut(device, config).then(
+      : await tryOut(device, config, learned).then(
           (said) => ({ name, works: true, said }),
           (error: unknown) => ({ name, works: false, said: reasonOf(error) }),
         );

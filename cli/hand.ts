@@ -170,7 +170,7 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
     const device = config.devices.find((known) => known.name === name);
     if (device === undefined) throw new UsageError(`there is no device "${name}" any more`);
     const installation = (await installationIn(config.stateDir).catch(() => undefined)) ?? "00000000";
-    const learned = await learnedOf(device, config);
+    const learned = (await learnedOf([device], config)).get(name);
     const own: OwnNames = { vehicle: config.vehicle, installation, home: await homeIn(config.stateDir), learned };
     const onLane = (lane: Lane) =>
       work({

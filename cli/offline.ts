@@ -97,22 +97,31 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
   }
 }
 
-/** Of what has a directory of this machine: what its daemon learned of that, as where it is mounted. Nothing where a daemon runs, which knows more than that, or where it cannot be read. */
-export async function learnedOf({ name, plugin }: DeviceConfig, config: Config): Promise<ReadonlyMap<string, unknown>> {
-  if (plugin.dirOf === undefined) return new Map();
+/** What a daemon learned of devices, by their names: of what has a directory of this machine, as where it is mounted. */
+export type Learned = ReadonlyMap<string, ReadonlyMap<string, unknown>>;
+
+/** Nothing where a daemon runs, which knows more, or where it cannot be read. Nothing may work beside it: root is another user meanwhile, and nobody else gets the journal. */
+export async function learnedOf(devices: readonly DeviceConfig[], config: Config): Promise<Learned> {
+  const names = devices.filter(({ plugin }) => plugin.dirOf !== undefined).map(({ name }) => name);
+  if (names.length === 0) return new Map();
   try {
     return await withJournal(
       config,
       "reads",
       ({ journal }) =>
         new Map(
-          journal
-            .all<{ key: string; value: string }>("SELECT key, value FROM memory WHERE device = ?", name)
-            .map(({ key, value }): [string, unknown] => [key, JSON.parse(value)]),
+          names.map((name) => [
+            name,
+            new Map(
+              journal
+                .all<{ key: string; value: string }>("SELECT key, value FROM memory WHERE device = ?", name)
+                .map(({ key, value }): [string, unknown] => [key, JSON.parse(value)]),
+            ),
+          ]),
         ),
     );
   } catch {
-    // What is wrong with it is no matter of this device.
+    // What is wrong with it is no matter of these devices.
     return new Map();
   }
 }

@@ -27,7 +27,7 @@ export interface OwnNames {
   /** Where what lasts is kept; a text says why it cannot be. */
   readonly home?: Home | string;
   /** What the device learned while a daemon had it. */
-  readonly learned?: ReadonlyMap<string, unknown>;
+  readonly learned?: ReadonlyMap<string, unknown> | undefined;
 }
 
 export interface Home {

@@ -10,25 +10,24 @@ import { isOfMount } from "../core/on-mount.js";
 import { withinMs } from "../core/signals.js";
 import { reasonOf } from "../core/retry.js";
 import type { Status } from "../core/status.js";
-import { learnedOf } from "./offline.js";
+import type { Learned } from "./offline.js";
 import { withContext, withLane } from "./own.js";
 
 export const probeMs = 15_000;
 
-/** What is known of it then, in a few words; `also`: asked of a device that is there, at the same opportunity, also where it does not work. Throws what is wrong with it. */
-export function tryOut(config: DeviceConfig, all: Config, also?: (lane: Lane) => Promise<void>): Promise<string> {
-  return config.kind === "service" ? tryService(config, all) : tryDevice(config, all, also);
+/** What is known of it then, in a few words; `learned`: of all that are tried, read before (`learnedOf`); `also`: asked of a device that is there, at the same opportunity, also where it does not work. Throws what is wrong with it. */
+export function tryOut(config: DeviceConfig, all: Config, learned: Learned, also?: (lane: Lane) => Promise<void>): Promise<string> {
+  return config.kind === "service" ? tryService(config, all, learned) : tryDevice(config, all, learned, also);
 }
 
-async function tryDevice(config: DeviceConfig, all: Config, also?: (lane: Lane) => Promise<void>): Promise<string> {
+async function tryDevice(config: DeviceConfig, all: Config, learned: Learned, also?: (lane: Lane) => Promise<void>): Promise<string> {
   const { vehicle, routes, syncs, stateDir } = all;
   const isSource = [...routes, ...syncs].some(({ from }) => from === config.name);
   const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
   const installation = (await installationIn(stateDir).catch(() => undefined)) ?? "00000000";
   // Who may not ask the daemon tries it without.
   if (config.plugin.dirOf !== undefined) expectMounted(config, await statusOf(stateDir).catch(() => undefined));
-  const learned = await learnedOf(config, all);
-  return withLane(config, { vehicle, installation, learned }, (lane) =>
+  return withLane(config, { vehicle, installation, learned: learned.get(config.name) }, (lane) =>
     withinMs(probeMs, [], async (signal) => {
       try {
         await lane.lookNow(signal);
@@ -80,14 +79,13 @@ async function whyNotListed(lane: Lane, signal: AbortSignal): Promise<string | u
   return expectListed(lane, signal).then(() => undefined, reasonOf);
 }
 
-async function tryService(config: DeviceConfig, all: Config): Promise<string> {
+async function tryService(config: DeviceConfig, all: Config, learned: Learned): Promise<string> {
   const { vehicle, stateDir } = all;
   const status = await statusOf(stateDir);
   // The port of one that runs is held, by the daemon itself.
   const isServed = status?.devices.find(({ name }) => name === config.name)?.presence === "attached";
   if (!isServed) expectMounted(config, status);
-  const learned = await learnedOf(config, all);
-  return withContext(config.name, { vehicle, installation: "00000000", learned }, async (context) => {
+  return withContext(config.name, { vehicle, installation: "00000000", learned: learned.get(config.name) }, async (context) => {
     const service = config.plugin.service?.(config.options, context);
     const signal = AbortSignal.timeout(probeMs);
     try {

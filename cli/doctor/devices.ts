@@ -9,6 +9,7 @@ import { reasonOf } from "../../core/retry.js";
 import type { Certificate, Device } from "../../core/plugin.js";
 import type { Status } from "../../core/status.js";
 import { plausibleSinceMs } from "../../core/clock.js";
+import type { Learned } from "../offline.js";
 import { withContext } from "../own.js";
 import { barredFrom, dirOf } from "../machine/rights.js";
 import { hiddenText, type Unit } from "../machine/unit.js";
@@ -32,6 +33,7 @@ export interface Looked {
   readonly user: User;
   /** That runs this configuration. */
   readonly unit: Unit;
+  readonly learned: Learned;
 }
 
 export async function checkDevices(looked: Looked): Promise<Finding[]> {
@@ -75,7 +77,10 @@ function isDaemons({ type, kind }: DeviceConfig): boolean {
   return type === "mavftp" || type === "disk" || kind === "service";
 }
 
-async function checkDevice(device: DeviceConfig, { config, status, silent, broken, view, user, unit }: Looked): Promise<Finding[]> {
+async function checkDevice(
+  device: DeviceConfig,
+  { config, status, silent, broken, view, user, unit, learned }: Looked,
+): Promise<Finding[]> {
   const { name, type } = device;
   const known = status?.devices.find((one) => one.name === name);
   if (known !== undefined && isDaemons(device)) {
@@ -103,7 +108,7 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
       ? async (lane: Lane) => void advised.push(...adviceFindings(await adviceOf(lane, AbortSignal.timeout(probeMs))))
       : undefined;
   try {
-    const well = await tryOut(device, config, also);
+    const well = await tryOut(device, config, learned, also);
     if (known !== undefined && known.presence !== "attached")
       return [
         finding(

@@ -152,6 +152,30 @@ test("who has the socket in the state directory is the daemon: to an ordinary us
   }
 });
 
+test("root looks at all devices at once where another user has the state directory, and leaves nothing behind", async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip("only root acts as another user");
+    return;
+  }
+  const world = new World(t);
+  chmodSync(world.dir, 0o755);
+  const nobody = { uid: 65534, gid: 65534, cwd: "/" };
+  chownSync(world.mkdir("state"), nobody.uid, nobody.gid);
+  const config = world.config({ devices: { in: local(world.mkdir("in")) }, routes: [] });
+  assert.equal((await runProgram(["run", "--once", "--config", config], nobody)).code, 0);
+  world.file("key", "no key");
+  const server = { type: "rsync", host: "127.0.0.1", port: 1, user: "u", privateKey: "key", hostKey: `SHA256:${"A".repeat(43)}` };
+  // None takes long: each that is done while root is another user cannot take away what it made.
+  const servers = Object.fromEntries(Array.from({ length: 8 }, (_, n) => [`server-${n}`, server]));
+  world.config({ devices: { in: local("in"), ...servers }, routes: [] });
+  const temporary = world.mkdir("tmp");
+  const { of } = await doctor(config, { env: { ...process.env, TMPDIR: temporary } });
+  assert.deepEqual([of("unseen", "devices"), of("unseen", "space")], [[], []]);
+  assert.deepEqual(of("ok", "devices"), ["in: works []"]);
+  assert.doesNotMatch([...of("bad"), ...of("warn")].join("\n"), /EACCES/);
+  assert.deepEqual(readdirSync(temporary), []);
+});
+
 test("a configuration in a directory that may not be looked into is there: who may not read it is told so", async (t) => {
   if (process.getuid?.() !== 0) {
     t.skip("only root runs the program as another user");

@@ -81,7 +81,7 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
       assert.deepEqual(readdirSync(world.path("disk/logs")), ["c"]);
     });
 
-  test("what is done by hand, and check --probe, know where it was mounted: also while no daemon runs", async (t) => {
+  test("what is done by hand, check --probe and doctor know where it was mounted: also while no daemon runs", async (t) => {
     const disk = withDisk(t);
     if (disk === undefined) return;
     const { world } = disk;
@@ -100,6 +100,8 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     const probed = async () => masked((await runProgram(["check", "--probe", "--config", config])).out, world.dir).split("\n");
     const ftp = notMounted.replace("/logs", "/ftp");
     assert.deepEqual((await probed()).slice(0, 3), ["in: works", `out: ${notMounted}`, `ftp: ${ftp}`]);
+    const doctor = masked((await runProgram(["doctor", "--config", config])).out, world.dir);
+    for (const [name, said] of Object.entries({ out: notMounted, ftp })) assert.ok(doctor.includes(`BAD     ${name}: ${said}\n`), doctor);
     const program = new Program(["run", "--json", "--config", config]);
     await program.until(({ what }) => what === "service-failed", "that it cannot serve");
     assert.deepEqual((await probed()).slice(0, 3), ["in: works", `out: ${notMounted}`, `ftp: it is not served: ${ftp}`]);
