@@ -83,13 +83,17 @@ export async function askOrDoWith<T>(
 export function askOrDo(asked: Asked, request: ControlRequest, asking: Asking = {}, own?: DeviceConfig["kind"]): Promise<unknown> {
   const asks = ({ why: "reads", plan: "foresees" } as const)[request.command] ?? "changes";
   return askOrDoWith(asked, request, asking, asks, async (engine) => {
-    const { answerWith } = await import("../core/commands.js");
-    const closing = own === undefined ? [] : await ownLanes(engine, engine.config, own);
-    try {
-      return await answerWith(engine, false)(request, exchangeFor(asking));
-    } finally {
-      await Promise.all(closing.map((lane) => lane.close()));
-    }
+    const [{ answerWith }, { asOwnerOf }] = await Promise.all([import("../core/commands.js"), import("./machine/as-owner.js")]);
+    const answer = async () => {
+      const closing = own === undefined ? [] : await ownLanes(engine, engine.config, own);
+      try {
+        return await answerWith(engine, false)(request, exchangeFor(asking));
+      } finally {
+        await Promise.all(closing.map((lane) => lane.close()));
+      }
+    };
+    // What a service keeps is its daemon's to read and change, whoever orders.
+    return own === "service" ? asOwnerOf(engine.config.stateDir, answer) : answer();
   });
 }
 

@@ -1,12 +1,13 @@
 /** A vehicle that sends by FTP, with a password that nobody made up: ground station and vehicle are processes, and what ends the one reaches the other through a file. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { freePort, selfSigned } from "../conformance/ftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
 import { fly, planeIn, until } from "./plane.js";
 
 const missing = ["sshd", "rsync", "rrsync", "openssl"].filter(
@@ -304,3 +305,23 @@ test(
     assert.equal(readFileSync(config, "utf8"), text.replace(String(at.ftpPort), `${port}, "concurrency": 2`));
   },
 );
+
+test("what root orders while no daemon runs, also before the registry's first start, is the daemon's user's", async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip("only root orders for another user");
+    return;
+  }
+  const world = new World(t);
+  chmodSync(world.dir, 0o755);
+  const nobody = { uid: 65534, gid: 65534, cwd: "/" };
+  chownSync(world.mkdir("state"), nobody.uid, nobody.gid);
+  const none = world.config({ devices: {}, routes: [] });
+  assert.equal((await runProgram(["run", "--once", "--config", none], nobody)).code, 0);
+  const registry = { type: "registry", root: "vehicles", ftp: { usersFile: "state/ftp-users.json", root: "ftp" } };
+  const config = world.config({ devices: {}, routes: [], services: { registry } });
+  const listed = await runProgram(["registry", "list", "--config", config]);
+  assert.equal(listed.out, "no vehicle is registered", listed.err);
+  assert.ok(existsSync(world.path("state/devices/registry/registry.sqlite")));
+  const owners = readdirSync(world.path("state"), { recursive: true }).map((name) => statSync(world.path("state", String(name))).uid);
+  assert.deepEqual([...new Set(owners)], [nobody.uid]);
+});
