@@ -809,7 +809,7 @@ test("in a chroot, where no systemd runs, an image is made ready; what would hav
 });
 
 /** A registry that knows `known`, and says so; else it fails. → paths that it was asked for. */
-async function registry(t: TestContext, known: readonly string[]): Promise<{ url: string; asked: string[] }> {
+async function registry(t: TestContext, known: readonly string[]): Promise<{ url: string; asked: string[]; goAway: () => void }> {
   const asked: string[] = [];
   const server = createServer((request, response) => {
     const name = (request.url ?? "").slice(1);
@@ -820,8 +820,12 @@ async function registry(t: TestContext, known: readonly string[]): Promise<{ url
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  t.after(() => server.close());
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, asked };
+  const goAway = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  t.after(goAway);
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, asked, goAway };
 }
 
 /** What npm pack makes, as far as make-bundle.sh needs it. */
@@ -855,6 +859,17 @@ test("a registry that is not there is asked once, and said", async (t) => {
   assert.equal(status, 2, out);
   assert.match(out, new RegExp(`npm's registry \\(${url}\\) cannot be reached: E503\n$`));
   assert.deepEqual(asked, ["rxjs"]);
+});
+
+test("a registry that answered once and is away now is told as that, whatever npm remembers of it", async (t) => {
+  const { url, goAway } = await registry(t, ["rxjs"]);
+  const dir = tempDir(t);
+  const asks = spawn("npm", ["view", "rxjs", "version", "--registry", url, "--cache", join(dir, "cache")], { cwd: dir, stdio: "ignore" });
+  assert.deepEqual(await once(asks, "close"), [0, null]);
+  goAway();
+  const { status, out } = await bundleOf(dir, url);
+  assert.equal(status, 2, out);
+  assert.match(out, new RegExp(`npm's registry \\(${url}\\) cannot be reached: ECONNREFUSED\n$`));
 });
 
 test("of a package that was built already nothing is fetched that only its tests need", async (t) => {
