@@ -480,8 +480,16 @@ export class Finder {
       for (let twin = 1; version === undefined; twin++)
         version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
     }
-    let added = 0;
-    for (const { rules } of routes) added += engine.queue.addDeliveries(version, this.#planned(version, entry, rules));
+    const planned = routes.flatMap(({ rules }) => this.#planned(version, entry, rules));
+    // Of two routes to one target, where one requires it.
+    const required = new Set(planned.filter((plan) => plan.required).map(({ target }) => target));
+    const added = engine.queue.addDeliveries(
+      version,
+      planned.map((plan) => ({ ...plan, required: required.has(plan.target) })),
+    );
+    const targets = new Set(planned.map(({ target }) => target));
+    if (!fresh && engine.queue.setRequired(version.id, targets, required) && version.after !== "keep")
+      engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     // Under other rules what was kept is looked at once more.
     const kept = version.released?.startsWith("kept") === true;
     const differs = version.after !== after || version.trust_size !== (trustSize ? 1 : 0) || kept;

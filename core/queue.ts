@@ -282,6 +282,19 @@ export class Queue {
     return added;
   }
 
+  /** Inside `apply`. For which of these targets release waits, also of what was found under other rules; not for one that has no use for it. Whether that changed. */
+  setRequired(version: string, targets: ReadonlySet<string>, required: ReadonlySet<string>): boolean {
+    let changes = 0;
+    for (const target of targets)
+      changes += this.journal.run(
+        "UPDATE deliveries SET required = ?1 WHERE version = ?2 AND target = ?3 AND required <> ?1 AND fault IS NOT 'unwanted'",
+        required.has(target) ? 1 : 0,
+        version,
+        target,
+      );
+    return changes > 0;
+  }
+
   #isGoing(version: string, target: string): boolean {
     return this.journal.get("SELECT 1 FROM deliveries WHERE version = ? AND target = ? LIMIT 1", version, target) !== undefined;
   }

@@ -174,6 +174,44 @@ test("a file of a route that was taken away is not deleted any more, and is once
   await until(bench, "deleted", () => !card.files.has("a.bin"));
 });
 
+test("release waits for a target that is made required while it has not got a file, and no more for one that need not have it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  const late = new FakeDevice("late");
+  const devices = { sources: [card], targets: [out, late] };
+  const rule = (required: boolean) => [{ from: "card", to: ["out", { device: "late", required }], afterDelivery: "delete" as const }];
+  card.put("a.bin", "content");
+  late.attach(false);
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  out.before = (call) => (call.startsWith("commit") ? gate : undefined);
+  await bench.start(devices, rule(false));
+  await until(bench, "sent", () => out.calls.includes("commit a.bin"));
+  await bench.reload(devices, rule(true));
+  await until(bench, "listed under these rules", () => bench.daemon.engine.finders.get("card")?.listings === 1);
+  go();
+  await until(bench, "looked at", () => bench.states("out")[0] === "done" && bench.daemon.engine.queue.releasable.size === 0);
+  assert.deepEqual([...card.files.keys()], ["a.bin"]);
+  await bench.reload(devices, rule(false));
+  await until(bench, "deleted", () => card.files.size === 0);
+  late.attach(true);
+  await until(bench, "late, too", () => late.files.has("a.bin"));
+});
+
+test("of two routes that bring a file to the same place, one that requires that is enough for its source to wait for it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  await bench.start({ sources: [card], targets: [out] }, [
+    { from: "card", to: [{ device: "out", required: false }] },
+    { from: "card", to: ["out"], afterDelivery: "delete" },
+  ]);
+  await until(bench, "deleted", () => card.files.size === 0);
+  assert.ok(out.files.has("a.bin"));
+});
+
 test("a source that is made anew by a reload while it is read in place: the push goes on, and nothing is lost", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { inPlace: true, chunk: 100_000 });
