@@ -9,7 +9,7 @@ import { createReadStream } from "node:fs";
 import { digestsOf } from "./digest.js";
 import { filter, merge, type Observable } from "./rxjs.js";
 import { namesIn } from "./config.js";
-import { type Engine, nameOf } from "./engine.js";
+import { type Engine, nameOf, type RouteLane } from "./engine.js";
 import { entriesIfAny } from "./entries.js";
 import { Fault, isFault } from "./errors.js";
 import { intervalOf } from "./find.js";
@@ -326,7 +326,14 @@ async function release(
   if (version.state === "gone") return leftItsPlace.gone;
   if (engine.queue.latest(lane.name, version)?.id !== version.id) return another;
   const tree = lane.device.tree;
-  const asked = (engine.routes.get(lane.name) ?? []).some(({ rules }) => rules.route.afterDelivery !== "keep" && rules.wants(version));
+  const entry = { kind: "file" as const, path: version.path, ...stampOf(version) };
+  const asks = (route: RouteLane) => {
+    const { rules } = route;
+    const startMs = engine.finders.get(lane.name)?.startOf(route) ?? -Infinity;
+    // How old it is by now, and what is newer, was asked when it was found.
+    return rules.route.afterDelivery !== "keep" && rules.wants(version) && rules.isSince(entry, startMs, false, -Infinity);
+  };
+  const asked = (engine.routes.get(lane.name) ?? []).some(asks);
   if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;
   if (tree === undefined) return new Kept(`kept: nothing can be changed on ${lane.name}`);
   const required = engine.queue.deliveriesOf(version.id).filter(({ required }) => required === 1);

@@ -153,26 +153,31 @@ for (const [proof, words] of [
     await until(bench, "deleted", () => !card.files.has("a.bin"));
   });
 
-test("a file of a route that was taken away is not deleted any more, and is once the route is back", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { tree: true });
-  const out = new FakeDevice("out");
-  card.put("a.bin", "content");
-  out.attach(false);
-  const devices = { sources: [card], targets: [out] };
-  const rule = { from: "card", to: ["out"], afterDelivery: "delete" as const };
-  await bench.start(devices, [rule]);
-  await until(bench, "here", () => bench.states("out")[0] === "ready");
-  await bench.reload(devices, [{ from: "card", to: ["out"], include: ["*.other"] }]);
-  out.attach(true);
-  await until(bench, "delivered", () => bench.states("out")[0] === "done");
-  await until(bench, "kept", () =>
-    bench.events.some(({ what, message }) => what === "released" && message.includes("no route asks for it")),
-  );
-  assert.ok(card.files.has("a.bin"));
-  await bench.reload(devices, [rule]);
-  await until(bench, "deleted", () => !card.files.has("a.bin"));
-});
+for (const [what, change] of [
+  ["was taken away", { include: ["*.other"] }],
+  ["takes only what is younger by now", { since: t0 + 1000 }],
+  ["takes only what came after it ran first by now", { since: "install" }],
+] as const)
+  test(`a file of a route that ${what} is not deleted any more, and is once the route is as before`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const out = new FakeDevice("out");
+    card.put("a.bin", "content");
+    out.attach(false);
+    const devices = { sources: [card], targets: [out] };
+    const rule = { from: "card", to: ["out"], afterDelivery: "delete" as const };
+    await bench.start(devices, [rule]);
+    await until(bench, "here", () => bench.states("out")[0] === "ready");
+    await bench.reload(devices, [{ ...rule, ...change }]);
+    out.attach(true);
+    await until(bench, "delivered", () => bench.states("out")[0] === "done");
+    await until(bench, "kept", () =>
+      bench.events.some(({ what, message }) => what === "released" && message.includes("no route asks for it")),
+    );
+    assert.ok(card.files.has("a.bin"));
+    await bench.reload(devices, [rule]);
+    await until(bench, "deleted", () => !card.files.has("a.bin"));
+  });
 
 test("release waits for a target that is made required while it has not got a file, and no more for one that need not have it", async (t) => {
   const bench = new Bench(t);
