@@ -5,33 +5,26 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Fault } from "../../core/errors.js";
-import { Random } from "../faults/random.js";
 import { Bench, crc32, FakeDevice } from "../fake-device.js";
+import { holds, Scene } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 8);
 
-class History {
-  readonly random: Random;
+class History extends Scene {
   readonly card: FakeDevice;
   readonly outs: readonly FakeDevice[];
   readonly maxSize: number;
-  /** What each path held at any moment. */
-  readonly held = new Map<string, Buffer[]>();
-  readonly wrong: string[] = [];
   readonly afterDelivery: "keep" | "delete";
   readonly paths: readonly string[];
-  #calm = false;
-  #timeMs = Date.UTC(2026, 4, 1);
-  #goOn: (() => void)[] = [];
 
   constructor(
     readonly bench: Bench,
     seed: number,
     readonly onlyGrows: boolean,
   ) {
-    const random = (this.random = new Random(seed));
+    super(seed);
+    const { random } = this;
     this.afterDelivery = random.pick(["keep", "delete"]);
     this.paths = Array.from({ length: random.between(1, 4) }, (_, n) => `log${n}.bin`);
     const target = () => ({
@@ -55,10 +48,7 @@ class History {
     const streams = this.outs.every(({ features }) => features.target?.needs === "stream");
     this.maxSize = streams && !onlyGrows ? random.pick([2 ** 30, 400_000]) : 2 ** 30;
     for (const out of this.outs) out.looksFirst = random.below(2) === 0;
-    for (const device of this.devices) {
-      device.before = () => this.#before();
-      device.after = () => this.#after();
-    }
+    for (const device of this.devices) this.trouble(device);
     const { files } = this.card;
     const remove = files.delete.bind(files);
     files.delete = (path) => {
@@ -66,19 +56,7 @@ class History {
       if (bytes !== undefined && !this.isAtAll(path, bytes)) this.wrong.push(`${path}: deleted, and not delivered`);
       return remove(path);
     };
-    for (const out of this.outs) this.#watch(out);
-  }
-
-  #watch({ name, files: there }: FakeDevice): void {
-    const give = there.set.bind(there);
-    there.set = (path, file) => {
-      const before = there.get(path)?.bytes;
-      if (before !== undefined && !(file.bytes.length > before.length && file.bytes.subarray(0, before.length).equals(before)))
-        this.wrong.push(`${name}: ${path}: ${file.bytes.length} bytes take the place of ${before.length} others`);
-      if (!(this.held.get(ownName(path)) ?? []).some((it) => it.subarray(0, file.bytes.length).equals(file.bytes)))
-        this.wrong.push(`${name}: ${path}: a mixture of ${file.bytes.length} bytes`);
-      return give(path, file);
-    };
+    for (const out of this.outs) this.watch(out);
   }
 
   get devices(): readonly FakeDevice[] {
@@ -95,26 +73,7 @@ class History {
   }
 
   isAtAll(path: string, content: Buffer): boolean {
-    return this.outs.every(({ files }) => [...files].some(([name, { bytes }]) => ownName(name) === path && bytes.equals(content)));
-  }
-
-  #before(): Promise<void> | undefined {
-    if (this.#calm) return undefined;
-    const drawn = this.random.next();
-    if (drawn < 0.6) return undefined;
-    if (drawn < 0.85) return sleep(this.random.below(15));
-    if (drawn < 0.92) return new Promise((resolve) => this.#goOn.push(resolve));
-    throw new Fault(this.random.pick(["transient", "offline"]), "drawn");
-  }
-
-  #after(): Promise<void> | undefined {
-    const drawn = this.#calm ? 1 : this.random.next();
-    if (drawn < 0.15) throw new Fault(this.random.pick(["transient", "offline"]), "the answer is lost");
-    return drawn < 0.25 ? new Promise((resolve) => this.#goOn.push(resolve)) : undefined;
-  }
-
-  goOn(): void {
-    for (const goOn of this.#goOn.splice(0)) goOn();
+    return this.outs.every((out) => holds(out, path, content));
   }
 
   start(): Promise<unknown> {
@@ -123,20 +82,14 @@ class History {
     return this.bench.start({ sources: [card], targets: outs }, [route], { maxSize });
   }
 
-  #put(path: string, bytes: Buffer): void {
-    this.#timeMs += 1000;
-    this.held.set(path, [...(this.held.get(path) ?? []), bytes]);
-    this.card.put(path, bytes, this.#timeMs);
-  }
-
   async step(): Promise<void> {
     const { random, card, bench } = this;
     const path = random.pick(this.paths);
     const now = card.files.get(path)?.bytes;
     const length = random.pick([10, 3000, 30_000, 150_000]);
     const what = random.next();
-    if (what < 0.45) this.#put(path, now === undefined ? random.bytes(length) : Buffer.concat([now, random.bytes(length)]));
-    else if (what < 0.55 && !this.onlyGrows) this.#put(path, random.bytes(random.below(3) === 0 ? (now?.length ?? length) : length));
+    if (what < 0.45) this.grow(card, path, length);
+    else if (what < 0.55 && !this.onlyGrows) this.put(card, path, random.bytes(random.below(3) === 0 ? (now?.length ?? length) : length));
     else if (what < 0.58 && !this.onlyGrows) Map.prototype.delete.call(card.files, path);
     else if (what < 0.7) bench.daemon.engine.relist$.next("card");
     else if (what < 0.8) this.goOn();
@@ -161,9 +114,8 @@ class History {
     return undefined;
   }
 
-  async calm(): Promise<void> {
-    this.#calm = true;
-    this.goOn();
+  async end(): Promise<void> {
+    this.calm();
     const end = performance.now() + 30_000;
     for (let n = 0; this.missing() !== undefined; n++) {
       if (n % 40 === 0) {
@@ -178,15 +130,13 @@ class History {
   }
 }
 
-const ownName = (path: string) => path.replace(/~[0-9a-f]{8}\./, ".");
-
 async function run(t: TestContext, seed: number, onlyGrows: boolean): Promise<void> {
   const bench = new Bench(t);
   const history = new History(bench, seed, onlyGrows);
   try {
     await history.start();
     for (let step = 0; step < 60; step++) await history.step();
-    await history.calm();
+    await history.end();
     assert.deepEqual(history.wrong, []);
   } catch (error) {
     const calls = history.devices.map(({ name, calls }) => `${name}: ${calls.slice(-60).join("; ")}`);

@@ -1,0 +1,84 @@
+/** What random histories have in common: devices whose calls hang, fail and are late, and whose answers are lost, files that grow and are replaced, and who sees what targets are given. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { Fault } from "../../core/errors.js";
+import type { FakeDevice } from "../fake-device.js";
+import { Random } from "../faults/random.js";
+
+export class Scene {
+  readonly random: Random;
+  /** What each path held at any moment. */
+  readonly held = new Map<string, Buffer[]>();
+  readonly wrong: string[] = [];
+  #calm = false;
+  #timeMs = Date.UTC(2026, 4, 1);
+  #goOn: (() => void)[] = [];
+
+  constructor(seed: number) {
+    this.random = new Random(seed);
+  }
+
+  /** Its calls hang, fail and are late from now on, and answers are lost, until it is calm. */
+  trouble(device: FakeDevice): void {
+    device.before = () => this.#before();
+    device.after = () => this.#after();
+  }
+
+  /** Sees that nothing is put there but what its source held, or grew to, over nothing but the beginning of that. */
+  watch({ name, files: there }: FakeDevice): void {
+    const give = there.set.bind(there);
+    there.set = (path, file) => {
+      const before = there.get(path)?.bytes;
+      if (before !== undefined && !(file.bytes.length > before.length && file.bytes.subarray(0, before.length).equals(before)))
+        this.wrong.push(`${name}: ${path}: ${file.bytes.length} bytes take the place of ${before.length} others`);
+      if (!(this.held.get(ownName(path)) ?? []).some((it) => it.subarray(0, file.bytes.length).equals(file.bytes)))
+        this.wrong.push(`${name}: ${path}: a mixture of ${file.bytes.length} bytes`);
+      return give(path, file);
+    };
+  }
+
+  #before(): Promise<void> | undefined {
+    if (this.#calm) return undefined;
+    const drawn = this.random.next();
+    if (drawn < 0.6) return undefined;
+    if (drawn < 0.85) return sleep(this.random.below(15));
+    if (drawn < 0.92) return new Promise((resolve) => this.#goOn.push(resolve));
+    throw new Fault(this.random.pick(["transient", "offline"]), "drawn");
+  }
+
+  #after(): Promise<void> | undefined {
+    const drawn = this.#calm ? 1 : this.random.next();
+    if (drawn < 0.15) throw new Fault(this.random.pick(["transient", "offline"]), "the answer is lost");
+    return drawn < 0.25 ? new Promise((resolve) => this.#goOn.push(resolve)) : undefined;
+  }
+
+  /** What hangs goes on. */
+  goOn(): void {
+    for (const goOn of this.#goOn.splice(0)) goOn();
+  }
+
+  /** From now on all calls are done at once. */
+  calm(): void {
+    this.#calm = true;
+    this.goOn();
+  }
+
+  put(device: FakeDevice, path: string, bytes: Buffer): void {
+    this.#timeMs += 1000;
+    this.held.set(path, [...(this.held.get(path) ?? []), bytes]);
+    device.put(path, bytes, this.#timeMs);
+  }
+
+  grow(device: FakeDevice, path: string, length: number): void {
+    const added = this.random.bytes(length);
+    const now = device.files.get(path)?.bytes;
+    this.put(device, path, now === undefined ? added : Buffer.concat([now, added]));
+  }
+}
+
+/** The path at its source, which has no directories, of what a target has. */
+export const ownName = (path: string): string => path.replace(/^.*\//, "").replace(/~[0-9a-f]{8}\./, ".");
+
+/** Whether it has that content, under whatever name. */
+export function holds({ files }: FakeDevice, path: string, content: Buffer): boolean {
+  return [...files].some(([name, { bytes }]) => ownName(name) === path && bytes.equals(content));
+}
