@@ -17,7 +17,7 @@ import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
 import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
-import { backAsItWas, hasLeft, type Latest, leftItsPlace, stampOf, type VersionRow } from "./rows.js";
+import { backAsItWas, goesBefore, hasLeft, type Latest, leftItsPlace, stampOf, type VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { dateText, dayOf, plausible, type PlannedDelivery, type Rules, undated, versionId, type AfterDelivery } from "./route.js";
 
@@ -480,15 +480,9 @@ export class Finder {
       for (let twin = 1; version === undefined; twin++)
         version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
     }
-    const planned = routes.flatMap(({ rules }) => this.#planned(version, entry, rules));
-    // Of two routes to one target, where one requires it.
-    const required = new Set(planned.filter((plan) => plan.required).map(({ target }) => target));
-    const added = engine.queue.addDeliveries(
-      version,
-      planned.map((plan) => ({ ...plan, required: required.has(plan.target) })),
-    );
-    const targets = new Set(planned.map(({ target }) => target));
-    if (!fresh && engine.queue.setRequired(version.id, targets, required) && version.after !== "keep")
+    const planned = together(routes.flatMap(({ rules }) => this.#planned(version, entry, rules)));
+    const added = engine.queue.addDeliveries(version, planned);
+    if (!fresh && engine.queue.setRules(version.id, planned) && version.after !== "keep")
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     // Under other rules what was kept is looked at once more.
     const kept = version.released?.startsWith("kept") === true;
@@ -627,6 +621,17 @@ export class Finder {
 function sameStamp(version: Latest, entry: FileEntry): boolean {
   if (version.size !== entry.size) return false;
   return version.modified_ms === null || entry.modifiedMs === undefined || version.modified_ms === entry.modifiedMs;
+}
+
+/** Of two routes to one target, where one requires it it is required; of two to one place, it goes when the first of them says. */
+function together(planned: readonly PlannedDelivery[]): PlannedDelivery[] {
+  const required = new Set(planned.filter((plan) => plan.required).map(({ target }) => target));
+  const first = new Map<string, PlannedDelivery>();
+  for (const plan of planned) {
+    const other = first.get(plan.id);
+    if (other === undefined || goesBefore(plan, other)) first.set(plan.id, plan);
+  }
+  return [...first.values()].map((plan) => ({ ...plan, required: required.has(plan.target) }));
 }
 
 function stampText({ size, modifiedMs }: FileEntry): string {

@@ -282,16 +282,23 @@ export class Queue {
     return added;
   }
 
-  /** Inside `apply`. For which of these targets release waits, also of what was found under other rules; not for one that has no use for it. Whether that changed. */
-  setRequired(version: string, targets: ReadonlySet<string>, required: ReadonlySet<string>): boolean {
+  /** Inside `apply`. What is planned now counts for what was found under other rules, too: when it goes, and whether release waits for its target, unless that has no use for it. Whether the last changed. */
+  setRules(version: string, planned: readonly PlannedDelivery[]): boolean {
     let changes = 0;
-    for (const target of targets)
+    for (const { id, target, required, weight, rank } of planned) {
+      this.journal.run(
+        "UPDATE deliveries SET weight = ?2, rank = ?3 WHERE id = ?1 AND (weight <> ?2 OR rank <> ?3) AND state NOT IN ('done', 'dropped', 'discard')",
+        id,
+        weight,
+        rank,
+      );
       changes += this.journal.run(
         "UPDATE deliveries SET required = ?1 WHERE version = ?2 AND target = ?3 AND required <> ?1 AND fault IS NOT 'unwanted'",
-        required.has(target) ? 1 : 0,
+        required ? 1 : 0,
         version,
         target,
       );
+    }
     return changes > 0;
   }
 

@@ -273,6 +273,26 @@ test("a target that is added is asked for before the source's copy is deleted", 
   await until(bench, "deleted", () => !card.files.has("a.bin"));
 });
 
+test("another priority, or weight, counts for what waits already", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  const devices = { sources: [card], targets: [out] };
+  for (const [n, path] of ["old.bin", "new.bin", "old.txt", "new.txt"].entries()) card.put(path, path, Date.UTC(2026, 4, 1) + n);
+  const rules = (bin: number, txt: number, priority: "newest" | "oldest") => [
+    { from: "card", to: ["out"], include: ["*.bin"], weight: bin, priority },
+    { from: "card", to: ["out"], include: ["*.txt"], weight: txt, priority },
+  ];
+  out.attach(false);
+  await bench.start(devices, rules(2, 1, "newest"));
+  await until(bench, "here", () => bench.states("out").join() === "ready,ready,ready,ready");
+  await bench.reload(devices, rules(1, 2, "oldest"));
+  await until(bench, "listed under these rules", () => bench.daemon.engine.finders.get("card")?.listings === 1);
+  out.attach(true);
+  await until(bench, "delivered", () => out.files.size === 4);
+  assert.deepEqual([...out.files.keys()], ["old.txt", "new.txt", "old.bin", "new.bin"]);
+});
+
 for (const [how, crc] of [
   ["read once more", undefined],
   ["by the source's own digest", crc32],
