@@ -9,6 +9,7 @@ type Kind = "file" | "directory" | "socket";
 
 /** What the daemon keeps in it. */
 const kept: Readonly<Record<string, Kind>> = {
+  devices: "directory",
   "installation.json": "file",
   "journal.db": "file",
   "journal.db-shm": "file",

@@ -16,6 +16,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { lockStateDir } from "../../core/installation.js";
@@ -83,6 +84,10 @@ test(
       assert.match(as.err, told);
     }
     assert.match(await bad(config, `${state}/installation.json`), /belongs to the user with id 0.*\nsudo chown -R 65534/);
+    for (const name of readdirSync(state)) chownSync(join(state, name), nobody, nobody);
+    mkdirSync(join(state, "devices"), { recursive: true });
+    chownSync(join(state, "devices"), 0, 0);
+    assert.match(await bad(config, `${state}/devices`), /belongs to the user with id 0.*\nsudo chown -R 65534/);
   },
 );
 
