@@ -482,7 +482,14 @@ export class Finder {
     }
     const planned = together(routes.flatMap(({ rules }) => this.#planned(version, entry, rules)));
     const added = engine.queue.addDeliveries(version, planned);
-    if (!fresh && engine.queue.setRules(version.id, planned) && version.after !== "keep")
+    // Those that found it, though they would not find it any more.
+    const others = fresh
+      ? []
+      : this.#routes.filter((route) => !routes.includes(route) && route.rules.mayTake(entry, this.startOf(route) ?? -Infinity));
+    const required = new Set(
+      others.flatMap(({ rules }) => this.#planned(version, entry, rules)).flatMap((plan) => (plan.required ? [plan.id] : [])),
+    );
+    if (!fresh && engine.queue.setRules(version.id, planned, required) && version.after !== "keep")
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     // Under other rules what was kept is looked at once more.
     const kept = version.released?.startsWith("kept") === true;
@@ -623,15 +630,15 @@ function sameStamp(version: Latest, entry: FileEntry): boolean {
   return version.modified_ms === null || entry.modifiedMs === undefined || version.modified_ms === entry.modifiedMs;
 }
 
-/** Of two routes to one target, where one requires it it is required; of two to one place, it goes when the first of them says. */
+/** Of two routes to one place, where one requires it it is required, and it goes when the first of them says. */
 function together(planned: readonly PlannedDelivery[]): PlannedDelivery[] {
-  const required = new Set(planned.filter((plan) => plan.required).map(({ target }) => target));
-  const first = new Map<string, PlannedDelivery>();
+  const places = new Map<string, PlannedDelivery>();
   for (const plan of planned) {
-    const other = first.get(plan.id);
-    if (other === undefined || goesBefore(plan, other)) first.set(plan.id, plan);
+    const other = places.get(plan.id) ?? plan;
+    const first = goesBefore(plan, other) ? plan : other;
+    places.set(plan.id, { ...first, required: plan.required || other.required });
   }
-  return [...first.values()].map((plan) => ({ ...plan, required: required.has(plan.target) }));
+  return [...places.values()];
 }
 
 function stampText({ size, modifiedMs }: FileEntry): string {

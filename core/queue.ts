@@ -282,22 +282,24 @@ export class Queue {
     return added;
   }
 
-  /** Inside `apply`. What is planned now counts for what was found under other rules, too: when it goes, and whether release waits for its target, unless that has no use for it. Whether the last changed. */
-  setRules(version: string, planned: readonly PlannedDelivery[]): boolean {
+  /**
+   * Inside `apply`. What is planned now counts for what was found under other rules, too: when it goes, and whether release waits for it, unless its target has no use for it. `alsoRequired`: by
+   * others, that found it. Whether the last changed.
+   */
+  setRules(version: string, planned: readonly PlannedDelivery[], alsoRequired: ReadonlySet<string>): boolean {
     let changes = 0;
-    for (const { id, target, required, weight, rank } of planned) {
+    for (const { id, target, weight, rank, once, ...plan } of planned) {
+      const required = plan.required || alsoRequired.has(id);
       this.journal.run(
         "UPDATE deliveries SET weight = ?2, rank = ?3 WHERE id = ?1 AND (weight <> ?2 OR rank <> ?3) AND state NOT IN ('done', 'dropped', 'discard')",
         id,
         weight,
         rank,
       );
-      changes += this.journal.run(
-        "UPDATE deliveries SET required = ?1 WHERE version = ?2 AND target = ?3 AND required <> ?1 AND fault IS NOT 'unwanted'",
-        required ? 1 : 0,
-        version,
-        target,
-      );
+      // Each file goes there once, whatever path it had as it was found.
+      const [which, given] = once === true ? (["version = ?2 AND target = ?3", [version, target]] as const) : (["id = ?2", [id]] as const);
+      const change = `UPDATE deliveries SET required = ?1 WHERE ${which} AND required <> ?1 AND fault IS NOT 'unwanted'`;
+      changes += this.journal.run(change, required ? 1 : 0, ...given);
     }
     return changes > 0;
   }

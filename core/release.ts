@@ -329,9 +329,7 @@ async function release(
   const entry = { kind: "file" as const, path: version.path, ...stampOf(version) };
   const asks = (route: RouteLane) => {
     const { rules } = route;
-    const startMs = engine.finders.get(lane.name)?.startOf(route) ?? -Infinity;
-    // How old it is by now, and what is newer, was asked when it was found.
-    return rules.route.afterDelivery !== "keep" && rules.wants(version) && rules.isSince(entry, startMs, false, -Infinity);
+    return rules.route.afterDelivery !== "keep" && rules.mayTake(entry, engine.finders.get(lane.name)?.startOf(route) ?? -Infinity);
   };
   const asked = (engine.routes.get(lane.name) ?? []).some(asks);
   if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;

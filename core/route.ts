@@ -112,6 +112,11 @@ export class Rules {
     return at >= (this.#sinceMs(installedMs, nowMs) ?? -Infinity);
   }
 
+  /** By name, size and date: how old it is by now, and what is newer, was asked when it was found. `installedMs`: as for `isSince`. */
+  mayTake(entry: FileEntry, installedMs: number): boolean {
+    return this.wants(entry) && this.isSince(entry, installedMs, false, -Infinity);
+  }
+
   #sinceMs(installedMs: number | undefined, nowMs: number): number | undefined {
     const { since } = this.route;
     if (since === "install") return installedMs;

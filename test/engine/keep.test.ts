@@ -793,3 +793,61 @@ test("what was delivered before the clock was set, years later by that, is kept 
   bench.clock.offsetMs = 8 * day;
   assert.ok(!(await isHere()));
 });
+
+for (const how of ["newest", "age"] as const)
+  test(`a target that the route requires by which a file was found is required also once that route would not find it any more (${how})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const [a, b] = [new FakeDevice("a"), new FakeDevice("b")];
+    for (const target of [a, b]) target.attach(false);
+    const now = Date.now();
+    const routes = (more: object) => [
+      { from: "card", to: ["b"], afterDelivery: "delete" as const, ...(how === "newest" ? { newest: 1 } : { since: { ageMs: day } }) },
+      { from: "card", to: ["a", { device: "b", required: false }], afterDelivery: "delete" as const, ...more },
+    ];
+    card.put("one.bin", "one", now - 1000);
+    await bench.start({ sources: [card], targets: [a, b] }, routes({}));
+    const required = () =>
+      bench.daemon.engine.journal
+        .all<{ required: number }>(
+          "SELECT d.required FROM deliveries d JOIN versions v ON v.id = d.version WHERE target = 'b' AND v.path = 'one.bin'",
+        )
+        .map((row) => row.required);
+    await until(bench, "found", () => required().length === 1);
+    assert.deepEqual(required(), [1]);
+    if (how === "newest") {
+      card.put("two.bin", "two", now);
+      bench.daemon.engine.relist$.next("card");
+      await until(bench, "the newer one", () => bench.states("b").length === 2);
+    } else bench.clock.offsetMs = 2 * day;
+    const finder = bench.daemon.engine.finders.get("card");
+    await bench.reload({ sources: [card], targets: [a, b] }, routes({ maxRate: 10_000_000 }));
+    a.attach(true);
+    await until(bench, "one has it", () => a.files.has("one.bin"));
+    const listings = () => bench.daemon.engine.finders.get("card")?.listings ?? 0;
+    assert.notEqual(bench.daemon.engine.finders.get("card"), finder);
+    const before = listings();
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "listed under the new rules", () => listings() > before);
+    assert.deepEqual([required(), card.files.has("one.bin")], [[1], true]);
+    b.attach(true);
+    await until(bench, "deleted", () => !card.files.has("one.bin"));
+    assert.ok(b.files.has("one.bin"));
+  });
+
+test("of two places at one target only that which is required keeps a file", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("log.bin", "x", t0);
+  out.before = (call) => {
+    if (call.startsWith("write also/")) throw new Fault("rejected", "not there");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [
+    { from: "card", to: ["out"], into: "main", afterDelivery: "delete" },
+    { from: "card", to: [{ device: "out", required: false }], into: "also", afterDelivery: "delete" },
+  ]);
+  await until(bench, "deleted", () => !card.files.has("log.bin"));
+  assert.ok(out.files.has("main/log.bin"));
+});
