@@ -508,12 +508,12 @@ export class PushJob {
   async #notePublishing(where: Pick<Marks, "elsewhere">): Promise<void> {
     const { target, engine, work } = this;
     const { id } = work.delivery;
+    const { again } = engine.queue.marksOf(id);
+    const marks: Marks = { ...this.#marks, ...(again === undefined ? {} : { again }), publishing: this.#digest ?? true, ...where };
     const active =
       target.features.digests.length > 0 && target.look !== undefined && target.features.resume
         ? engine.queue.isActive(id)
-        : (await engine.journal.commit(() =>
-            engine.queue.setMarks(id, { ...this.#marks, publishing: this.#digest ?? true, ...where }, "active"),
-          )) > 0;
+        : (await engine.journal.commit(() => engine.queue.setMarks(id, marks, "active"))) > 0;
     if (!active) throw new Fault("aborted", "is not to be sent any more");
     this.#isElsewhere = where.elsewhere === true;
   }

@@ -4,6 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { retry } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
 import { Journal } from "../../core/journal.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -173,6 +174,35 @@ test("a target that cannot be looked at is asked for the name of what may have i
     out.calls.filter((call) => call.startsWith("write")),
     ["write log.bin 0"],
   );
+});
+
+test("what a person wants sent again is sent, also where its name was asked for in vain before, and nothing can be looked at", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  out.blind = true;
+  const ended = () => bench.states("out").every((state) => state === "done" || state === "dropped");
+  card.put("log.bin", "the content", t0);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  // Only its time is another.
+  card.put("log.bin", "the content", t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the second", () => bench.states("out").length === 2 && ended());
+  const { engine } = bench.daemon;
+  const last = engine.journal.get<{ id: string }>(
+    "SELECT d.id FROM deliveries d JOIN versions v ON v.id = d.version ORDER BY v.found_ms DESC LIMIT 1",
+  );
+  out.files.clear();
+  let failed = false;
+  out.before = (call) => {
+    if (failed || !call.startsWith("commit")) return undefined;
+    failed = true;
+    throw new Fault("transient", "the link broke before that was asked");
+  };
+  await retry(engine, last?.id ?? "", new AbortController().signal);
+  await until(bench, "done", () => failed && ended());
+  assert.ok(out.files.has("log.bin"), "said to be delivered, and nothing is there");
 });
 
 test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
