@@ -136,6 +136,8 @@ export interface Catalogue {
   slotBefore(slot: SlotRow): Promise<SlotRow | undefined>;
   /** `was`: nothing is changed where it is not that. */
   setSlot(id: string, state: SlotRow["state"], was?: SlotRow["state"]): Promise<void>;
+  /** All that was committed there was taken out; false, and nothing is changed, where nothing ever was, or it is not what it `was`. */
+  setEmptied(id: string, was: SlotRow["state"]): Promise<boolean>;
   /** Where nothing was ever committed there it is forgotten. */
   dropUnused(id: string): Promise<void>;
   /** With all that was committed there. */
@@ -144,7 +146,7 @@ export interface Catalogue {
   addFile(file: Omit<FileRow, "gone">): Promise<void>;
   file(slot: string, path: string): Promise<FileRow | undefined>;
   slotsOf(vehicle: string): Promise<SlotRow[]>;
-  /** All that was committed there. */
+  /** All that was committed there and has not gone. */
   filesIn(slot: string): Promise<FileRow[]>;
   /** As it was looked at, unless it was committed anew since. */
   setGone(file: FileRow, gone: boolean): Promise<void>;

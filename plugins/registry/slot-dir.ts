@@ -7,7 +7,7 @@ import { constants, promises as fs, type BigIntStats } from "node:fs";
 import { join } from "node:path";
 import { codeOf, isUnsynced } from "../../core/errors.js";
 import { makeDirDurable, makeDirs, piecesOf, renameNew, syncDir, syncFound, syncName } from "../../core/fs.js";
-import { bytesFromName, isSafePath, nameFromBytes } from "../../core/names.js";
+import { isSafePath, nameFromBytes } from "../../core/names.js";
 import { openFlags } from "../../core/stat.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import { Refused } from "./refused.js";
@@ -71,20 +71,16 @@ export class SlotDir {
     return true;
   }
 
-  /** Of these files, the paths at which one is; undefined where the directory itself is not there. `gone`: it was not when that was looked at last. */
-  async thereOf(files: readonly { readonly path: string; readonly gone: boolean }[]): Promise<ReadonlySet<string> | undefined> {
-    const listed = await fs.readdir(this.dir, { recursive: true }).then(
-      (names) => new Set(names),
-      () => undefined,
-    );
-    if (listed === undefined && !(await this.isThere())) return undefined;
+  /** Of these paths, those at which a file is; and at which others something is that has a name, as far as a list tells. Undefined where the directory itself is not there. */
+  async thereOf(
+    paths: readonly string[],
+  ): Promise<{ readonly there: ReadonlySet<string>; readonly others: readonly string[] } | undefined> {
+    const listed = new Set(await fs.readdir(this.dir, { recursive: true }).catch(() => []));
+    if (listed.size === 0 && !(await this.isThere())) return undefined;
     const there = new Set<string>();
-    for (const { path, gone } of files) {
-      // A list has no names that are not UTF-8, and may miss what is just replaced.
-      const isSaid = listed !== undefined && (listed.has(path) || (gone && bytesFromName(path).equals(Buffer.from(path))));
-      if (isSaid ? listed.has(path) : (await this.look(this.at(path)))?.kind === "file") there.add(path);
-    }
-    return there;
+    // What it does not say, or where it cannot, each is looked at.
+    for (const path of paths) if (listed.delete(path) || (await this.look(this.at(path)))?.kind === "file") there.add(path);
+    return { there, others: [...listed].filter((path) => path.split("/")[0] !== incomingName) };
   }
 
   /** Without all that holds nothing: true where the directory itself has gone. */

@@ -423,6 +423,28 @@ test("a slot that was moved away and is put back counts again; one whose disk is
   assert.equal((await it.client.slot({ slot: other.id }, signal)).id, other.id);
 });
 
+test("a slot that was never used goes also where the station is killed as it closes it", async (t) => {
+  let at = await station(t);
+  const { signer, id } = await registered(t, at, "plane");
+  const it = { ...(await plane(t, at, signer)), id };
+  const slot = await it.client.slot({}, signal);
+  const dir = dirname(at.door.open_.get(id) ?? "");
+  const { catalogue } = at;
+  const setSlot = catalogue.setSlot.bind(catalogue);
+  Object.assign(catalogue, {
+    setSlot: async (...given: Parameters<typeof setSlot>) => {
+      await setSlot(...given);
+      throw new Error("killed");
+    },
+  });
+  at.clock.advance(601_000);
+  await at.slots.tick();
+  at = await at.restarted();
+  at.clock.advance(601_000);
+  await at.slots.tick();
+  assert.deepEqual([existsSync(dir), await at.catalogue.slot(slot.id)], [false, undefined]);
+});
+
 test("of a slot that is closed all is passed on, and then its directory removed: it stays known, and goes on under its name", async (t) => {
   const at = await station(t);
   const it = await registered(t, at, "a");

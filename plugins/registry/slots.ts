@@ -262,17 +262,28 @@ export class Slots {
     this.#countTrouble = trouble;
   }
 
-  async #countIn(vehicle: Vehicle, slot: SlotRow): Promise<void> {
-    if (await this.#isAway()) return;
-    const dir = this.#dirOfSlot(vehicle, slot);
-    const files = (await dir.isThere()) ? await this.catalogue.filesIn(slot.id) : [];
-    const there = await dir.thereOf(files);
+  /** Whether the slot is emptied now, where it `was` that. */
+  async #countIn(vehicle: Vehicle, slot: SlotRow, was: SlotRow["state"] = "closed"): Promise<boolean> {
+    if (await this.#isAway()) return false;
+    const files = await this.catalogue.filesIn(slot.id);
+    const found = await this.#dirOfSlot(vehicle, slot).thereOf(files.map(({ path }) => path));
     // It may have been taken away, or come back, meanwhile.
-    if (await this.#isAway()) return;
-    if (there === undefined) return this.catalogue.setAllGone(slot.id);
-    for (const file of files) if (there.has(file.path) === file.gone) await this.catalogue.setGone(file, !file.gone);
-    if (there.size > 0) await this.catalogue.setSlot(slot.id, "closed", "emptied");
-    else if (files.length > 0) await this.catalogue.setSlot(slot.id, "emptied", "closed");
+    if (await this.#isAway()) return false;
+    if (found === undefined) {
+      await this.catalogue.setAllGone(slot.id);
+      return false;
+    }
+    const { there, others } = found;
+    for (const file of files) if (!there.has(file.path)) await this.catalogue.setGone(file, true);
+    let isBack = false;
+    for (const path of others) {
+      const file = await this.catalogue.file(slot.id, path);
+      if (file?.gone === true) await this.catalogue.setGone(file, false);
+      isBack ||= file !== undefined;
+    }
+    if (there.size === 0 && !isBack) return this.catalogue.setEmptied(slot.id, was);
+    await this.catalogue.setSlot(slot.id, "closed", "emptied");
+    return false;
   }
 
   /** Once for each trouble. */
@@ -408,11 +419,12 @@ export class Slots {
     if (open.vehicle.legacy) await this.#endLegacy(open);
     else await this.#removeExcess(open, over);
     const { slot, vehicle, dir } = open;
-    await this.catalogue.setSlot(slot.id, "closed");
-    this.#left.delete(slot.vehicle);
     // While its directory is there: whether all was taken out of it.
-    await this.#countIn(vehicle, slot);
-    if ((await dir.tidy()) && !(await this.#isAway())) await this.catalogue.dropUnused(slot.id);
+    const isEmptied = await this.#countIn(vehicle, slot, "open");
+    const hasGone = (await dir.tidy()) && !(await this.#isAway());
+    if (hasGone) await this.catalogue.dropUnused(slot.id);
+    if (!isEmptied) await this.catalogue.setSlot(slot.id, "closed");
+    this.#left.delete(slot.vehicle);
   }
 
   /** Once it is closed nobody looks at it any more. */

@@ -313,6 +313,11 @@ class SqliteCatalogue implements Catalogue {
     return this.#do(() => this.#run("UPDATE slots SET state = ? WHERE id = ? AND state = coalesce(?, state)", state, id, was ?? null));
   }
 
+  setEmptied(id: string, was: SlotRow["state"]): Promise<boolean> {
+    const change = "UPDATE slots SET state = 'emptied' WHERE id = ? AND state = ? AND EXISTS (SELECT 1 FROM files WHERE slot = slots.id)";
+    return this.#do(() => Number(this.#prepared(change).run(id, was).changes) > 0);
+  }
+
   dropUnused(id: string): Promise<void> {
     return this.#do(() => this.#run("DELETE FROM slots WHERE id = ? AND NOT EXISTS (SELECT 1 FROM files WHERE slot = slots.id)", id));
   }
@@ -340,7 +345,7 @@ class SqliteCatalogue implements Catalogue {
   }
 
   filesIn(slot: string): Promise<FileRow[]> {
-    return this.#do(() => this.#files("slot = ?", slot));
+    return this.#do(() => this.#files("slot = ? AND gone = 0", slot));
   }
 
   setGone({ slot, path, committedMs }: FileRow, gone: boolean): Promise<void> {
