@@ -84,8 +84,10 @@ export function askOrDo(asked: Asked, request: ControlRequest, asking: Asking = 
   const asks = ({ why: "reads", plan: "foresees" } as const)[request.command] ?? "changes";
   return askOrDoWith(asked, request, asking, asks, async (engine) => {
     const [{ answerWith }, { asOwnerOf }] = await Promise.all([import("../core/commands.js"), import("./machine/as-owner.js")]);
+    // Loaded before this is another user, who may not look where the program is.
+    const open = own === undefined ? () => [] : await opening(engine, own);
     const answer = async () => {
-      const closing = own === undefined ? [] : await ownLanes(engine, engine.config, own);
+      const closing = open();
       try {
         return await answerWith(engine, false)(request, exchangeFor(asking));
       } finally {
@@ -97,16 +99,18 @@ export function askOrDo(asked: Asked, request: ControlRequest, asking: Asking = 
   });
 }
 
-async function ownLanes(engine: OwnEngine, config: Config, wanted: DeviceConfig["kind"]): Promise<{ close(): Promise<void> }[]> {
+/** What opens all that is of that kind. */
+async function opening(engine: OwnEngine, wanted: DeviceConfig["kind"]): Promise<() => { close(): Promise<void> }[]> {
   const [{ buildLane }, { RealClock }] = await Promise.all([import("../core/build.js"), import("../core/clock.js")]);
-  const lanes = config.devices
-    .filter(({ kind }) => kind === wanted)
-    .flatMap((device) => buildLane(engine, device, engine.clock instanceof RealClock ? engine.clock : new RealClock()) ?? []);
-  for (const lane of lanes) {
-    engine.lanes.set(lane.name, lane);
-    lane.start();
-  }
-  return lanes;
+  const clock = engine.clock instanceof RealClock ? engine.clock : new RealClock();
+  return () => {
+    const lanes = engine.config.devices.filter(({ kind }) => kind === wanted).flatMap((device) => buildLane(engine, device, clock) ?? []);
+    for (const lane of lanes) {
+      engine.lanes.set(lane.name, lane);
+      lane.start();
+    }
+    return lanes;
+  };
 }
 
 /** Work that Ctrl-C ends: the first asks it to, the second does. */

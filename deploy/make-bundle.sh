@@ -53,8 +53,10 @@ out=$(cd "$out" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # For each package that it cannot have npm would wait minutes. On a small machine that is busy npm itself takes half a minute. With a cache of its own: from
-# that of before it would answer without a network.
-if ! words=$(cd "$here" && timeout 180 npm view rxjs version --cache "$work/asked" --fetch-retries=0 --fetch-timeout=10000 --loglevel=error 2>&1); then
+# that of before it would answer without a network; who has all there says so to npm (`npm config set offline true`).
+asked=(--cache "$work/asked")
+if [ "$(cd "$here" && npm config get offline)" = true ] || [ "$(cd "$here" && npm config get prefer-offline)" = true ]; then asked=(); fi
+if ! words=$(cd "$here" && timeout 180 npm view rxjs version "${asked[@]}" --fetch-retries=0 --fetch-timeout=10000 --loglevel=error 2>&1); then
   words=$(sed -nE 's/^npm (error|ERR!) (code )?//p' <<<"$words" | head -n 1)
   die "npm's registry ($(cd "$here" && npm config get registry 2>/dev/null)) cannot be reached: ${words:-it does not answer}"
 fi
