@@ -482,14 +482,11 @@ export class Finder {
     }
     const planned = together(routes.flatMap(({ rules }) => this.#planned(version, entry, rules)));
     const added = engine.queue.addDeliveries(version, planned);
-    // Those that found it, though they would not find it any more.
-    const others = fresh
-      ? []
-      : this.#routes.filter((route) => !routes.includes(route) && route.rules.mayTake(entry, this.startOf(route) ?? -Infinity));
-    const required = new Set(
-      others.flatMap(({ rules }) => this.#planned(version, entry, rules)).flatMap((plan) => (plan.required ? [plan.id] : [])),
-    );
-    if (!fresh && engine.queue.setRules(version.id, planned, required) && version.after !== "keep")
+    const others = () =>
+      this.#routes
+        .filter((route) => !routes.includes(route) && route.rules.mayTake(entry, this.startOf(route) ?? -Infinity))
+        .flatMap(({ rules }) => this.#planned(version, entry, rules));
+    if (!fresh && engine.queue.setRules(version.id, planned, others()) && version.after !== "keep")
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     // Under other rules what was kept is looked at once more.
     const kept = version.released?.startsWith("kept") === true;

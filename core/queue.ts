@@ -283,23 +283,29 @@ export class Queue {
   }
 
   /**
-   * Inside `apply`. What is planned now counts for what was found under other rules, too: when it goes, and whether release waits for it, unless its target has no use for it. `alsoRequired`: by
-   * others, that found it. Whether the last changed.
+   * Inside `apply`. What is planned now counts for what was found under other rules, too: when it goes, and whether release waits for it, unless its target has no use for it. `others`: what is planned by
+   * routes that may have found it, and would not any more; what they require stays so. Whether release may wait for something else now.
    */
-  setRules(version: string, planned: readonly PlannedDelivery[], alsoRequired: ReadonlySet<string>): boolean {
+  setRules(version: string, planned: readonly PlannedDelivery[], others: readonly PlannedDelivery[]): boolean {
+    const all = [...planned, ...others];
+    const places = new Set(all.map(({ id }) => id));
     let changes = 0;
-    for (const { id, target, weight, rank, once, ...plan } of planned) {
-      const required = plan.required || alsoRequired.has(id);
-      this.journal.run(
-        "UPDATE deliveries SET weight = ?2, rank = ?3 WHERE id = ?1 AND (weight <> ?2 OR rank <> ?3) AND state NOT IN ('done', 'dropped', 'discard')",
-        id,
-        weight,
-        rank,
-      );
-      // Each file goes there once, whatever path it had as it was found.
-      const [which, given] = once === true ? (["version = ?2 AND target = ?3", [version, target]] as const) : (["id = ?2", [id]] as const);
-      const change = `UPDATE deliveries SET required = ?1 WHERE ${which} AND required <> ?1 AND fault IS NOT 'unwanted'`;
-      changes += this.journal.run(change, required ? 1 : 0, ...given);
+    for (const row of this.deliveriesOf(version)) {
+      const plan = planned.find(({ id }) => id === row.id);
+      if (
+        plan !== undefined &&
+        (plan.weight !== row.weight || plan.rank !== row.rank) &&
+        !["done", "dropped", "discard"].includes(row.state)
+      )
+        this.journal.run("UPDATE deliveries SET weight = ?, rank = ? WHERE id = ?", plan.weight, plan.rank, row.id);
+      // Where nothing goes there any more, what goes elsewhere at its target counts.
+      const isOf = (it: PlannedDelivery) => (places.has(row.id) ? it.id === row.id : it.target === row.target);
+      if (row.fault === "unwanted" || !all.some(isOf)) continue;
+      const requires = (plans: readonly PlannedDelivery[]) => plans.some((it) => it.required && isOf(it));
+      const required = requires(planned) || (row.required === 1 && requires(others)) ? 1 : 0;
+      if (required === row.required) continue;
+      this.journal.run("UPDATE deliveries SET required = ? WHERE id = ?", required, row.id);
+      changes += 1;
     }
     return changes > 0;
   }

@@ -851,3 +851,44 @@ test("of two places at one target only that which is required keeps a file", asy
   await until(bench, "deleted", () => !card.files.has("log.bin"));
   assert.ok(out.files.has("main/log.bin"));
 });
+
+for (const change of ["another path", "another rate"])
+  test(`what waits for a target that the route does not require any more goes from its source (${change})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const [a, b] = [new FakeDevice("a"), new FakeDevice("b")];
+    b.attach(false);
+    card.put("log.bin", "one", t0);
+    const routes = (required: boolean, more: object) => [
+      { from: "card", to: ["a", { device: "b", required }], into: "x", afterDelivery: "delete" as const, ...more },
+    ];
+    await bench.start({ sources: [card], targets: [a, b] }, routes(true, {}));
+    await until(bench, "one has it", () => bench.states("a").includes("done"));
+    assert.equal(card.files.size, 1);
+    await bench.reload(
+      { sources: [card], targets: [a, b] },
+      routes(false, change === "another path" ? { into: "y" } : { maxRate: 10_000_000 }),
+    );
+    await until(bench, "deleted", () => card.files.size === 0);
+  });
+
+test("a route that would take a file but for what is newer, and never found it, requires nothing of it after a change of rules", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const [a, b] = [new FakeDevice("a"), new FakeDevice("b")];
+  for (const target of [a, b]) target.attach(false);
+  card.put("new.bin", "two", t0 + 1000);
+  card.put("old.bin", "one", t0);
+  const routes = (more: object) => [
+    { from: "card", to: ["a", { device: "b", required: false }], afterDelivery: "delete" as const, ...more },
+    { from: "card", to: ["b"], newest: 1, afterDelivery: "delete" as const },
+  ];
+  await bench.start({ sources: [card], targets: [a, b] }, routes({}));
+  await until(bench, "found", () => bench.states("b").length === 2);
+  await bench.reload({ sources: [card], targets: [a, b] }, routes({ maxRate: 10_000_000 }));
+  const listings = () => bench.daemon.engine.finders.get("card")?.listings ?? 0;
+  await until(bench, "listed under the new rules", () => listings() > 0);
+  a.attach(true);
+  await until(bench, "deleted", () => !card.files.has("old.bin"));
+  assert.ok(card.files.has("new.bin"));
+});
