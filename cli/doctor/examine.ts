@@ -21,7 +21,7 @@ import { daemonUser, forUnit, unitOf } from "../machine/unit.js";
 import { unreadable } from "../machine/rights.js";
 import { checkVersions } from "./versions.js";
 import { isThere, type View } from "../machine/view.js";
-import { learnedOf } from "../offline.js";
+import { type Learned, learnedOf } from "../offline.js";
 import { shellWord } from "../../core/text.js";
 
 export interface Given {
@@ -44,7 +44,7 @@ export async function examine(view: View, { file, ...versions }: Given): Promise
   const devices = config?.devices ?? [];
   const serial = await guarded("serial", "serial ports", () => checkSerial(view, serialDevices(devices), user, config?.stateDir ?? ""));
   // Before what is looked at side by side.
-  const learned = config === undefined ? new Map<string, never>() : await learnedOf(devices, config);
+  const learned: Learned = config === undefined ? new Map() : await learnedOf(devices, config);
   const broken = new Set(serial.flatMap(({ severity, about }) => (severity === "bad" ? [about] : [])));
   const looks = [
     guarded("versions", "versions", () => checkVersions(view, { ...versions, daemon: daemon?.version })),
