@@ -119,7 +119,8 @@ class SpoolContent implements Content {
   /** It is the copy here that is missing: that says nothing of the source. */
   async #lost(fault: Fault, isSealed = this.version.state === "sealed"): Promise<Fault> {
     if (!isSealed || !(await giveUp(this.engine, this.version, "lost"))) return new Fault("aborted", "waits for more of the file");
-    return new Fault("transient", `${fault.message}; it is pulled again`);
+    const isAnew = this.engine.queue.version(this.version.id)?.state === "sealed";
+    return new Fault("transient", `${fault.message}; it is ${isAnew ? "made anew here" : "pulled again"}`);
   }
 
   /** The medium fails at the copy here: where the source has the file still, that is read once more; else this is the only one, and is tried again. */

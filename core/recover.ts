@@ -15,7 +15,7 @@ import { hasForgotten, type Line, lineOf, linesIn, setForgotten } from "./receip
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
 import { isKept, type Marks, olderKey, type StoredReceipt, type VersionRow } from "./rows.js";
-import { orTold, tellAside } from "./space.js";
+import { madeAnew, orTold, tellAside } from "./space.js";
 import type { Sending } from "./single-shot.js";
 import type { Sidecar } from "./spool.js";
 
@@ -93,6 +93,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
       continue;
     }
     // The journal says more than the medium kept: whatever was sent of it is another generation's.
+    if (await madeAnew(engine, version)) continue;
     const aside = await orTold(engine, version.id, () => spool.setAside(version.id));
     await journal.commit(() => {
       journal.run(

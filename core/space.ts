@@ -193,6 +193,7 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
   // Nobody may begin to write that file until it is removed.
   queue.pulling.set(version.id, { weight: 0, rank: 0, path: version.path });
   try {
+    if (why === "lost" && (await madeAnew(engine, version))) return true;
     const given = await journal.commit(() => {
       const now = queue.version(version.id);
       const states = queue.deliveriesOf(version.id).map(({ state }) => state);
@@ -216,6 +217,42 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
   }
 }
 
+/**
+ * A copy that is damaged is made anew, as another generation, where a longer version that is whole here begins with it: its source may be away, and that one waits until it has ended. Nobody may write that
+ * file meanwhile.
+ */
+export async function madeAnew(engine: Engine, { id, source, path, medium, size, digest }: VersionRow): Promise<boolean> {
+  const { journal, spool } = engine;
+  const longer = journal.all<VersionRow>(
+    "SELECT * FROM versions WHERE source = ? AND path = ? AND medium = ? AND size > ? AND state = 'sealed' AND spooled > 0 ORDER BY found_ms",
+    source,
+    path,
+    medium,
+    size,
+  );
+  for (const whole of longer) {
+    if (digest === null || size === 0 || !(await beginsWith(engine, whole, size, digest))) continue;
+    try {
+      await spool.replace(id, whole.id, size);
+    } catch (error) {
+      engine.events.say("warn", "spool-damaged", `the spool file ${spool.pathOf(id)} cannot be made anew: ${reasonOf(error)}`);
+      return false;
+    }
+    await journal.commit(() => {
+      journal.run(
+        "UPDATE versions SET state = 'sealed', durable = size, spooled = size, generation = generation + 1 WHERE id = ? AND state <> 'gone'",
+        id,
+      );
+      journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", id);
+    });
+    spool.hold(id, size);
+    const text = `${nameOf({ source, path })}: its copy here was damaged, and is made anew from that of the longer version`;
+    engine.events.say("warn", "spool-damaged", text, { device: source, path });
+    return true;
+  }
+  return false;
+}
+
 /** One file that its medium has damaged keeps no other waiting: what cannot be done with it is told. */
 export async function orTold<T>(engine: Engine, id: string, work: () => Promise<T>): Promise<T | undefined> {
   try {
@@ -227,9 +264,14 @@ export async function orTold<T>(engine: Engine, id: string, work: () => Promise<
 }
 
 /** Whether the copy here is what was whole here, by reading it. */
-export async function isWhole({ spool }: Engine, { id, digest }: VersionRow): Promise<boolean> {
-  if (digest === null) return false;
-  const [found] = await digestsOf(createReadStream(spool.pathOf(id), { highWaterMark: 2 ** 20 }), ["sha256"]).catch(() => []);
+export async function isWhole(engine: Engine, version: VersionRow): Promise<boolean> {
+  return version.digest !== null && beginsWith(engine, version, version.size, version.digest);
+}
+
+/** Whether so many bytes of the copy here have that digest. */
+async function beginsWith({ spool }: Engine, { id }: VersionRow, bytes: number, digest: string): Promise<boolean> {
+  const read = createReadStream(spool.pathOf(id), { highWaterMark: 2 ** 20, end: Math.max(bytes, 1) - 1 });
+  const [found] = await digestsOf(read, ["sha256"]).catch(() => []);
   return found === digest;
 }
 

@@ -7,11 +7,11 @@
  *
  * What is damaged is kept beside it (`damaged/<version id>`) until that file is whole here again: it may be all that there is.
  */
-import { constants, existsSync, promises as fs } from "node:fs";
+import { constants, createReadStream, existsSync, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { codeOf, Fault, faultOfErrno } from "./errors.js";
-import { BadPlaces, freeBytesAt, makeDirDurable, removeFile, removeTemporaries, syncData, syncDir } from "./fs.js";
+import { BadPlaces, freeBytesAt, makeDirDurable, removeFile, removeTemporaries, replaceDurable, syncData, syncDir } from "./fs.js";
 
 export interface SpoolLimits {
   readonly maxSizeBytes: number;
@@ -237,6 +237,11 @@ export class Spool {
       await handle.close();
     }
     await syncDir(this.#dir);
+  }
+
+  /** The file of a version becomes the first `bytes` of another's, in one step. */
+  async replace(version: string, from: string, bytes: number): Promise<void> {
+    await replaceDurable(this.pathOf(version), () => createReadStream(this.pathOf(from), { highWaterMark: 2 ** 20, end: bytes - 1 }), 0o640);
   }
 
   /** For reading; the caller closes it. */

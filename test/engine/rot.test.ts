@@ -1,7 +1,7 @@
 /** What the medium of the state directory did to a copy in the spool after it was synced: bits that flipped, blocks that power took, files that cannot be looked at any more. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
@@ -32,6 +32,45 @@ for (const [how, target] of [
     out.attach(true);
     await until(bench, "it is delivered", () => bench.states("out")[0] === "done");
     assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  });
+
+for (const [how, target, lostBy] of [
+  ["sent, by its size", { digests: [] }, "while it runs"],
+  ["sent, by its content", {}, "while it runs"],
+  ["sent, and was cut off while nothing ran", {}, "while nothing ran"],
+  ["sent whole, and the answer was lost", { digests: [], resume: false }, "while it runs"],
+] as const)
+  test(`a copy of which a longer one is here, too, is damaged after it was begun to be ${how}: it is made anew from that, its source is not waited for`, async (t) => {
+    const bench = new Bench(t);
+    const [card, out] = [new FakeDevice("card"), new FakeDevice("out", { target })];
+    const bytes = randomBytes(50_000);
+    const devices = { sources: [card], targets: [out] };
+    const routes = [{ from: "card", to: ["out"] }];
+    card.put("log.bin", bytes.subarray(0, 20_000), Date.UTC(2026, 4, 1));
+    out.before = (call) => {
+      if (call !== "commit log.bin") return undefined;
+      out.attach(false);
+      throw new Fault("offline", "cut");
+    };
+    await bench.start(devices, routes);
+    await until(bench, "it is sent", () => out.partials.size === 1 && bench.states("out")[0] === "ready");
+    const copy = copyIn(bench);
+    card.put("log.bin", bytes, Date.UTC(2026, 4, 2));
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "the longer one is here", () => bench.events.filter(({ what }) => what === "pulled").length === 2);
+    card.attach(false);
+    out.partials.clear();
+    out.before = () => undefined;
+    if (lostBy === "while nothing ran") {
+      await bench.stop();
+      truncateSync(copy, 10_000);
+      await bench.start(devices, routes);
+    } else rot(copy, 1000);
+    out.attach(true);
+    await until(bench, "delivered", () => out.files.get("log.bin")?.bytes.equals(bytes) === true);
+    assert.deepEqual([...out.files.keys()], ["log.bin"]);
+    assert.ok(bench.events.some(({ what, message }) => what === "spool-damaged" && message.includes("made anew")));
+    await until(bench, "nothing is left", () => bench.states("out").every((state) => state === "done" || state === "dropped"));
   });
 
 test("a copy that a target is given by its path is not read whole before each try, nor for each try to give it its name", async (t) => {
