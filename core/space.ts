@@ -8,7 +8,7 @@ import { digestsOf } from "./digest.js";
 import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
-import { hasLeft, type VersionRow } from "./rows.js";
+import { hasLeft, marksIn, type VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
 
 /** Deliveries that may yet need the bytes. */
@@ -44,7 +44,7 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
     if (bytes >= lacking) break;
     if (stop.aborted) return false;
     const mayGo = () => (row.waits === 0 ? isElsewhere(engine, row, stop) : sourceHolds(engine, row, stop));
-    if (row.released !== "superseded" && (engine.queue.pulling.has(row.id) || !(await mayGo()))) continue;
+    if (row.released === "superseded" ? !mayEnd(engine, row) : engine.queue.pulling.has(row.id) || !(await mayGo())) continue;
     going.push(row);
     bytes += Math.min(row.size, engine.spool.heldBytes(row.id));
   }
@@ -153,12 +153,20 @@ export async function expire(engine: Engine, stop: AbortSignal): Promise<void> {
   }
 }
 
-/** What was begun of a version would go to its end, though a longer one holds all of it. False where it is being sent. */
+/** What was begun of a version would go to its end, though a longer one holds all of it. False where that may not be given up. */
 async function giveUpBegun(engine: Engine, row: VersionRow): Promise<boolean> {
   const { queue, journal } = engine;
-  if (queue.deliveriesOf(row.id).some(({ id }) => queue.pushing.has(id))) return false;
-  await journal.commit(() => queue.drop(row.id, "superseded: the file grew"));
+  if (!mayEnd(engine, row)) return false;
+  await journal.commit(() => {
+    queue.mayHaveBrought(row);
+    queue.drop(row.id, "superseded: the file grew");
+  });
   return giveUp(engine, row, "delivered");
+}
+
+/** Not where it is being sent, nor where it has its name, perhaps, at a target that cannot tell what has a name: the longer one would come beside it. */
+function mayEnd({ queue }: Engine, { id }: VersionRow): boolean {
+  return !queue.deliveriesOf(id).some((row) => queue.pushing.has(row.id) || marksIn(row.marks).publishing !== undefined);
 }
 
 /** Copies that nothing waits for any more, the oldest first; those that somebody got before those that nobody did. */
