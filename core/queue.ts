@@ -718,11 +718,11 @@ export class Queue {
       this.setMarks(row.id, { ...marksIn(row.marks), after: first });
   }
 
-  /** Inside `commit`. What was begun of a version and is to end without a receipt may have come: the longer one that waits for it takes its place, by its digest. Where it was to replace another, that may be there instead. */
-  mayHaveBrought({ id: version, size, digest }: VersionRow): void {
+  /** Inside `commit`. What was begun of a version and is to end without a receipt may have come: the longer one that waits for it takes its place where a target `proves` it. Where it was to replace another, that may be there instead. */
+  mayHaveBrought({ id: version, size, digest }: VersionRow, proves: (target: string) => boolean): void {
     if (digest === null) return;
-    for (const { id, begun, path, replaces } of this.deliveriesOf(version))
-      if (begun > 0 && replaces === null)
+    for (const { id, target, begun, path, replaces } of this.deliveriesOf(version))
+      if (begun > 0 && replaces === null && proves(target))
         this.journal.run(
           "UPDATE deliveries SET replaces = ?1 WHERE replaces IS NULL AND state IN ('wanting', 'ready') AND json_extract(marks, '$.after') = ?2",
           JSON.stringify({ path, size, digest }),

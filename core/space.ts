@@ -158,7 +158,7 @@ async function giveUpBegun(engine: Engine, row: VersionRow): Promise<boolean> {
   const { queue, journal } = engine;
   if (!mayEnd(engine, row)) return false;
   await journal.commit(() => {
-    queue.mayHaveBrought(row);
+    queue.mayHaveBrought(row, (target) => (engine.lanes.get(target)?.device.target?.features.digests.length ?? 0) > 0);
     queue.drop(row.id, "superseded: the file grew");
   });
   return giveUp(engine, row, "delivered");

@@ -241,7 +241,11 @@ export class Spool {
 
   /** The file of a version becomes the first `bytes` of another's, in one step. */
   async replace(version: string, from: string, bytes: number): Promise<void> {
-    await replaceDurable(this.pathOf(version), () => createReadStream(this.pathOf(from), { highWaterMark: 2 ** 20, end: bytes - 1 }), 0o640);
+    await replaceDurable(
+      this.pathOf(version),
+      () => createReadStream(this.pathOf(from), { highWaterMark: 2 ** 20, end: bytes - 1 }),
+      0o640,
+    );
   }
 
   /** For reading; the caller closes it. */

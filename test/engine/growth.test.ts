@@ -709,6 +709,37 @@ for (const digests of [[], ["sha256"]] as const)
     assert.equal(out.partials.size, 0);
   });
 
+test("a file that grew while it was sent by its size, and whose copy made room: another of its size, which somebody put there meanwhile, stays", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const [out, other] = [new FakeDevice("out", { target: { digests: [] } }), new FakeDevice("other")];
+  const bytes = randomBytes(50_000);
+  out.after = (call) => {
+    if (!call.startsWith("write")) return undefined;
+    out.attach(false);
+    throw new Fault("offline", "cut");
+  };
+  card.put("log.bin", bytes.subarray(0, 20_000), t0);
+  const routes = [
+    { from: "card", to: ["out"], exclude: ["*.jpg"] },
+    { from: "card", to: ["other"], include: ["*.jpg"] },
+  ];
+  await bench.start({ sources: [card], targets: [out, other] }, routes, { maxSize: 100_000 });
+  await until(bench, "it is sent", () => out.partials.size === 1 && bench.states("out")[0] === "ready");
+  card.put("log.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the longer one is here", () => bench.events.filter(({ what }) => what === "pulled").length === 2);
+  card.put("photo.jpg", randomBytes(40_000), t0 + 2000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the other is there", () => other.files.has("photo.jpg"));
+  const theirs = randomBytes(20_000);
+  out.put("log.bin", theirs, t0);
+  out.after = () => undefined;
+  out.attach(true);
+  await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
+  assert.ok(out.files.get("log.bin")?.bytes.equals(theirs));
+});
+
 test("a source whose clock is set while a file is written: that is not complete because its time is long ago by then", async (t) => {
   const bench = new Bench(t);
   const box = new FakeDevice("box", { inPlace: true, tree: true });
