@@ -284,13 +284,23 @@ export class Queue {
 
   /**
    * Inside `apply`. What is planned now counts for what was found under other rules, too: when it goes, and whether release waits for it, unless its target has no use for it. `others`: what is planned by
-   * routes that may have found it, and would not any more; what they require stays so. Whether release may wait for something else now.
+   * routes that may have found it, and would not any more; what they require stays so. What was not begun does not go to a place of before where it goes to another of its target now. Whether release may wait
+   * for something else now.
    */
   setRules(version: string, planned: readonly PlannedDelivery[], others: readonly PlannedDelivery[]): boolean {
     const all = [...planned, ...others];
     const places = new Set(all.map(({ id }) => id));
+    const rows = this.deliveriesOf(version);
     let changes = 0;
-    for (const row of this.deliveriesOf(version)) {
+    for (const row of rows) {
+      const goes = (it: DeliveryRow) => planned.some(({ id }) => id === it.id) && !["dropped", "discard"].includes(it.state);
+      const instead = places.has(row.id) ? undefined : rows.find((it) => it.target === row.target && goes(it));
+      if (instead !== undefined && row.begun === 0 && ["wanting", "ready", "parked"].includes(row.state)) {
+        const sql = "UPDATE deliveries SET state = 'dropped', required = 0, reason = ?, not_before = 0 WHERE id = ?";
+        this.journal.run(sql, `its route leads to ${instead.path} now`, row.id);
+        changes += 1;
+        continue;
+      }
       const plan = planned.find(({ id }) => id === row.id);
       if (
         plan !== undefined &&

@@ -872,6 +872,45 @@ for (const change of ["another path", "another rate"])
     await until(bench, "deleted", () => card.files.size === 0);
   });
 
+test("what waits goes to the place where its route leads now, and not to that of before, too; what was begun there goes to its end", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card", { tree: true }), new FakeDevice("out")];
+  card.put("begun.bin", randomBytes(200_000), t0);
+  out.before = (call) => {
+    if (!call.startsWith("commit")) return undefined;
+    out.attach(false);
+    throw new Fault("offline", "cut");
+  };
+  const routes = (into: string) => [{ from: "card", to: ["out"], into, afterDelivery: "delete" as const }];
+  const devices = { sources: [card], targets: [out] };
+  await bench.start(devices, routes("wrong"));
+  await until(bench, "one is begun", () => out.partials.size === 1 && bench.states("out").join() === "ready");
+  card.put("a.bin", "one", t0);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "one is not", () => bench.states("out").join() === "ready,ready");
+  await bench.reload(devices, routes("right"));
+  await until(bench, "it goes elsewhere", () => bench.states("out").length === 4);
+  out.before = () => undefined;
+  out.attach(true);
+  await until(bench, "all is taken from the source", () => card.files.size === 0);
+  assert.deepEqual([...out.files.keys()].sort(), ["right/a.bin", "right/begun.bin", "wrong/begun.bin"]);
+});
+
+test("what its source has no more waits for the place where its route led when it was found", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card", { tree: true }), new FakeDevice("out")];
+  card.put("a.bin", "one", t0);
+  out.attach(false);
+  const routes = (into: string) => [{ from: "card", to: ["out"], into }];
+  const devices = { sources: [card], targets: [out] };
+  await bench.start(devices, routes("before"));
+  await until(bench, "it is here", () => bench.events.some(({ what }) => what === "pulled"));
+  card.files.clear();
+  await bench.reload(devices, routes("now"));
+  out.attach(true);
+  await until(bench, "it arrives", () => out.files.has("before/a.bin"));
+});
+
 test("a route that would take a file but for what is newer, and never found it, requires nothing of it after a change of rules", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
