@@ -194,7 +194,7 @@ class PlaceContent implements Content {
     };
     try {
       const { lane, source } = sourceOf(this.engine, this.version);
-      const how = { digest, exact: isExact(this.version, lane), mayGrow: true, mayGo: true };
+      const how = { digest, exact: isExact(this.engine, this.version, lane), mayGrow: true, mayGo: true };
       const reading = source.readInPlace?.(this.#entry, offset, signal, how) ?? new StreamReading(source, this.#entry, offset, signal, how);
       this.#reading = reading;
       const read = paced(reading, [lane.throttle], signal);
@@ -297,7 +297,7 @@ class ThroughContent implements Content {
       if (!lane.holds(this.version.medium)) throw new Fault("offline", `${this.version.source} is away`);
       this.#leave ??= await lane.borrow(signal);
       const now = await source.stat(this.version.path, signal);
-      const entry = sameOrGrown(this.version, now, isExact(this.version, lane));
+      const entry = sameOrGrown(this.version, now, isExact(this.engine, this.version, lane));
       this.#entry = entry;
       this.#digest = offset === 0 ? new Digester("sha256") : undefined;
       this.#samples = new Samples(offset);
@@ -362,8 +362,8 @@ class ThroughContent implements Content {
 }
 
 /** Nothing proves that a file which is longer now is the one that was found: it may be another that took its name, and is found anew. */
-function isExact(version: VersionRow, lane: Lane): boolean {
-  return version.digest === null && !lane.keepsGrowing(version.path);
+function isExact({ queue }: Engine, { id, path }: VersionRow, lane: Lane): boolean {
+  return queue.digestOf(id) === undefined && !lane.keepsGrowing(path);
 }
 
 function noteGrown(engine: Engine, version: VersionRow, error: unknown): void {

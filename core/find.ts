@@ -464,13 +464,14 @@ export class Finder {
     if (version === undefined) {
       if (before !== undefined) engine.queue.kept.delete(before.id);
       if (before?.state === "found") engine.queue.makeWay(before.id);
+      const base = before ?? engine.queue.lastWhole(lane.name, entry);
       const what = {
         store: this.#source.features.inPlace ? ("place" as const) : ("spool" as const),
         after,
         trustSize,
         // Whatever the clock does, what is found later is later.
         foundMs: Math.max(engine.clock.wallMs(), (before?.found_ms ?? 0) + 1),
-        ...(before !== undefined && before.size > 0 && before.size <= entry.size ? { base: before.id } : {}),
+        ...(base !== undefined && base.size > 0 && base.size <= entry.size ? { base: base.id } : {}),
       };
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
       // A source that lists a path twice.

@@ -222,6 +222,16 @@ export class Queue {
     );
   }
 
+  /** Of a path of one medium where all are gone: the last one whose content is known, as when one target had it before it grew. What comes may have grown from that. */
+  lastWhole(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): Pick<VersionRow, "id" | "size"> | undefined {
+    return this.journal.get<Pick<VersionRow, "id" | "size">>(
+      "SELECT id, size FROM versions WHERE source = ? AND path = ? AND medium = ? AND state = 'gone' AND digest IS NOT NULL ORDER BY found_ms DESC LIMIT 1",
+      source,
+      path,
+      medium,
+    );
+  }
+
   /** Whether there is a version that is not gone of what is at a path of one medium, or below it. */
   knowsBelow(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): boolean {
     const known = `SELECT 1 FROM versions WHERE source = ?1 AND ${atOrBelow} AND medium = ?3 AND state <> 'gone' LIMIT 1`;

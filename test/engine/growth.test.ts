@@ -709,6 +709,45 @@ for (const digests of [[], ["sha256"]] as const)
     assert.equal(out.partials.size, 0);
   });
 
+for (const needs of ["stream", "sealed", "sealedPath"] as const)
+  test(`a file that is read in place, and grew when one of two targets had it, takes the place of that there (${needs})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { inPlace: true, localPath: () => "/dev/null" });
+    const [out, other] = [new FakeDevice("out"), new FakeDevice("other", { target: { needs } })];
+    const bytes = randomBytes(50_000);
+    card.put("log.bin", bytes.subarray(0, 20_000), t0);
+    const call = held();
+    other.before = (what) => (/^(write|commit)/.test(what) ? call.by() : undefined);
+    await bench.start({ sources: [card], targets: [out, other] }, [{ from: "card", to: ["out", "other"] }]);
+    await until(bench, "one has it", () => bench.states("out").join() === "done" && call.calls > 0);
+    card.put("log.bin", bytes, t0 + 1000);
+    other.before = () => undefined;
+    if (needs === "sealedPath") call.fail();
+    else call.goOn();
+    // As it is listed at once where it was found to be another.
+    await until(bench, "what it was is over", () => bench.states("other").every((state) => state === "done" || state === "dropped"));
+    bench.daemon.engine.relist$.next("card");
+    for (const device of [out, other])
+      await until(bench, device.name, () => [...device.files.values()].some((file) => file.bytes.equals(bytes)));
+    assert.deepEqual([[...out.files.keys()], [...other.files.keys()]], [["log.bin"], ["log.bin"]]);
+  });
+
+test("another file, longer, in the place of one that was read there, and that one of two targets had, leaves that as it is", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const [out, other] = [new FakeDevice("out"), new FakeDevice("other")];
+  const [first, second] = [randomBytes(20_000), randomBytes(50_000)];
+  card.put("log.bin", first, t0);
+  other.attach(false);
+  await bench.start({ sources: [card], targets: [out, other] }, [{ from: "card", to: ["out", "other"] }]);
+  await until(bench, "one has it", () => bench.states("out").join() === "done");
+  card.put("log.bin", second, t0 + 1000);
+  other.attach(true);
+  for (const device of [out, other])
+    await until(bench, device.name, () => [...device.files.values()].some((file) => file.bytes.equals(second)));
+  assert.ok(out.files.get("log.bin")?.bytes.equals(first));
+});
+
 test("a file that grew while it was sent by its size, and whose copy made room: another of its size, which somebody put there meanwhile, stays", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");

@@ -42,10 +42,9 @@ class History extends Scene {
       ...(random.below(3) === 0 ? { crc: crc32 } : {}),
     });
     this.card.timeless = onlyGrows && this.afterDelivery === "keep" && random.below(3) === 0;
-    // Not proved to be the longer one, so sent beside it: a file of which one of two targets had what was read in place, and what goes straight through as the spool cannot hold it.
-    const mostOuts = onlyGrows && this.card.features.inPlace === true ? 1 : 2;
-    this.outs = ["out", "other"].slice(0, random.between(1, mostOuts + 1)).map((name) => new FakeDevice(name, { target: target() }));
+    this.outs = ["out", "other"].slice(0, random.between(1, 3)).map((name) => new FakeDevice(name, { target: target() }));
     const streams = this.outs.every(({ features }) => features.target?.needs === "stream");
+    // What goes straight through, as the spool cannot hold it, is not proved to be the longer one, so sent beside it.
     this.maxSize = streams && !onlyGrows ? random.pick([2 ** 30, 400_000]) : 2 ** 30;
     for (const out of this.outs) out.looksFirst = random.below(2) === 0;
     for (const device of this.devices) this.trouble(device);
