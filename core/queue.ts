@@ -304,10 +304,10 @@ export class Queue {
     let changes = 0;
     for (const row of rows) {
       const goes = (it: DeliveryRow) => planned.some(({ id }) => id === it.id) && !["dropped", "discard"].includes(it.state);
-      const instead = places.has(row.id) ? undefined : rows.find((it) => it.target === row.target && goes(it));
-      if (instead !== undefined && row.begun === 0 && ["wanting", "ready", "parked"].includes(row.state)) {
-        const sql = "UPDATE deliveries SET state = 'dropped', required = 0, reason = ?, not_before = 0 WHERE id = ?";
-        this.journal.run(sql, `its route leads to ${instead.path} now`, row.id);
+      const isNew = row.begun === 0 && row.receipt === null && row.marks === null && ["wanting", "ready", "parked"].includes(row.state);
+      if (isNew && !places.has(row.id) && rows.some((it) => it.target === row.target && goes(it))) {
+        // As if it never was: its route may lead there again.
+        this.journal.run("DELETE FROM deliveries WHERE id = ?", row.id);
         changes += 1;
         continue;
       }

@@ -8,7 +8,7 @@ import { digestsOf } from "./digest.js";
 import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
-import { hasLeft, marksIn, type VersionRow } from "./rows.js";
+import { type DeliveryRow, hasLeft, marksIn, type VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
 
 /** Deliveries that may yet need the bytes. */
@@ -166,7 +166,8 @@ async function giveUpBegun(engine: Engine, row: VersionRow): Promise<boolean> {
 
 /** Not where it is being sent, nor where it has its name, perhaps, at a target that cannot tell what has a name: the longer one would come beside it. */
 function mayEnd({ queue }: Engine, { id }: VersionRow): boolean {
-  return !queue.deliveriesOf(id).some((row) => queue.pushing.has(row.id) || marksIn(row.marks).publishing !== undefined);
+  const isNamed = ({ state, marks }: DeliveryRow) => stillWaits.includes(`'${state}'`) && marksIn(marks).publishing !== undefined;
+  return !queue.deliveriesOf(id).some((row) => queue.pushing.has(row.id) || isNamed(row));
 }
 
 /** Copies that nothing waits for any more, the oldest first; those that somebody got before those that nobody did. */
@@ -229,8 +230,10 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
  * A copy that is damaged is made anew, as another generation, where a longer version that is whole here begins with it: its source may be away, and that one waits until it has ended. Nobody may write that
  * file meanwhile.
  */
-export async function madeAnew(engine: Engine, { id, source, path, medium, size, digest }: VersionRow): Promise<boolean> {
-  const { journal, spool } = engine;
+export async function madeAnew(engine: Engine, version: VersionRow): Promise<boolean> {
+  const { journal, queue, spool } = engine;
+  const { id, source, path, medium, size, digest, generation } = version;
+  if (queue.version(id)?.generation !== generation) return false;
   const longer = journal.all<VersionRow>(
     "SELECT * FROM versions WHERE source = ? AND path = ? AND medium = ? AND size > ? AND state = 'sealed' AND spooled > 0 ORDER BY found_ms",
     source,
