@@ -10,6 +10,7 @@ import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
 import { type DeliveryRow, hasLeft, marksIn, type VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
+import { lookEveryMs, mostBetween } from "./sync/trash.js";
 
 /** Deliveries that may yet need the bytes. */
 const stillWaits = "('wanting', 'ready', 'active', 'parked')";
@@ -133,10 +134,30 @@ async function setRight(engine: Engine): Promise<void> {
   await engine.journal.apply(() => engine.journal.run(sql, by, before.wallMs, until));
 }
 
+/** A machine that is off and on counts by this, however little is to pass. */
+const hourMs = 3_600_000;
+const agedKey = "spool aged";
+
+/** What passed counts, as in the trash, and not what a clock that was set makes of it: copies of which more would have passed since the last look are as much younger. None is of a day to come. */
+async function age({ journal, clock, config }: Engine): Promise<void> {
+  const { keep } = config.spool;
+  const everyMs = Math.max(hourMs, lookEveryMs(keep));
+  const nowMs = clock.wallMs();
+  const passedMs = nowMs - Number(journal.meta(agedKey) ?? nowMs - everyMs);
+  if (passedMs > -stepMs && passedMs < everyMs) return;
+  const by = Math.max(0, passedMs - Math.max(everyMs, mostBetween(keep)));
+  const sql = "UPDATE versions SET sealed_ms = MIN(?1, sealed_ms + ?2) WHERE spooled > 0 AND (?2 > 0 OR sealed_ms > ?1)";
+  await journal.apply(() => {
+    journal.run(sql, nowMs, by);
+    journal.setMeta(agedKey, String(nowMs));
+  });
+}
+
 /** Retention: delivered files older than `keep` leave the spool. Does nothing while the clock is not trusted. */
 export async function expire(engine: Engine, stop: AbortSignal): Promise<void> {
   if (!engine.clock.trusted()) return;
   await setRight(engine);
+  await age(engine);
   const beforeMs = engine.clock.wallMs() - engine.config.spool.keep;
   const begun = engine.journal.all<VersionRow>(
     `SELECT * FROM versions v WHERE spooled > 0 AND released = 'superseded' AND sealed_ms < ?

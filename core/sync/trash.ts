@@ -15,11 +15,12 @@ export interface Age {
 /** By the name of its directory in the trash. */
 export type Ages = Readonly<Record<string, Age>>;
 
-/** The end of what lies between two looks counts, but no more of it than this, and than a quarter of what is to pass: one start with a clock of another year takes nothing away. */
-const mostMs = 7 * 86_400_000;
 const dayMs = 86_400_000;
 /** Of a clock that is another each time; the oldest are forgotten. */
 const mostSpans = 16;
+
+/** The end of what lies between two looks counts, but no more of it than a week, and than a quarter of what is to pass: one start with a clock of another year takes nothing away. */
+export const mostBetween = (keepMs: number): number => Math.min(7 * dayMs, keepMs / 4);
 
 /** So often it is looked, at most once a day: else more would lie between two looks than counts. */
 export const lookEveryMs = (keepMs: number): number => Math.min(dayMs, keepMs / 4);
@@ -31,7 +32,7 @@ export function aged(
   nowMs: number,
   keepMs: number,
 ): { readonly ages: Ages; readonly old: readonly string[] } {
-  const most = Math.min(mostMs, keepMs / 4);
+  const most = mostBetween(keepMs);
   const now = there.map((name) => {
     const { forMs, atMs, counted = [] } = ages[name] ?? { forMs: 0, atMs: nowMs };
     const passed = nowMs > atMs ? without([Math.max(atMs, nowMs - most), nowMs], dayOf(name)) : [];

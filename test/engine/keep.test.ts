@@ -786,12 +786,37 @@ test("what was delivered before the clock was set, years later by that, is kept 
     await expire(bench.daemon.engine, never());
     return spoolFiles(bench).length > 0;
   };
-  bench.clock.offsetMs = 0;
-  assert.ok(await isHere());
-  bench.clock.offsetMs = 6 * day;
-  assert.ok(await isHere());
-  bench.clock.offsetMs = 8 * day;
+  for (let days = 0; days <= 6; days++) {
+    bench.clock.offsetMs = days * day;
+    assert.ok(await isHere());
+  }
+  bench.clock.offsetMs = 7.5 * day;
   assert.ok(!(await isHere()));
+});
+
+test("a clock that is years ahead for a while takes no copy before its time, and keeps none for years", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  const here = async (days: number) => {
+    bench.clock.offsetMs = days * day;
+    await expire(bench.daemon.engine, never());
+    return spoolFiles(bench);
+  };
+  const delivered = async (name: string) => {
+    card.put(name, name);
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, name, () => out.files.has(name) && !bench.daemon.engine.queue.hasOpen("out"));
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await delivered("a");
+  for (let days = 0; days < 3; days++) assert.deepEqual(await here(days), ["a"]);
+  assert.deepEqual(await here(3652), ["a"]);
+  await delivered("b");
+  assert.deepEqual(await here(3653), ["a", "b"]);
+  assert.deepEqual(await here(3), ["a", "b"]);
+  for (let days = 4; days < 6; days++) assert.deepEqual(await here(days), ["a", "b"]);
+  for (let days = 6; days < 15; days++) await here(days);
+  assert.deepEqual(spoolFiles(bench), []);
 });
 
 for (const how of ["newest", "age"] as const)
