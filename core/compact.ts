@@ -10,6 +10,7 @@
 import type { Engine } from "./engine.js";
 import { throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
+import { notePassed } from "./passed.js";
 import type { FileEntry } from "./plugin.js";
 import { forgottenIn, setForgotten, sumOf, type Forgotten } from "./receipts.js";
 import { isLost, isReleasable, type VersionRow } from "./rows.js";
@@ -84,6 +85,7 @@ export class Survey {
     const { journal, clock } = engine;
     const media = this.media.filter((medium) => lane.holds(medium));
     if (media.length === 0) return;
+    await notePassed(engine);
     const now = clock.wallMs();
     const before = now - engine.config.journal.keep;
     const [back, gone, old]: [string[], string[], string[]] = [[], [], []];

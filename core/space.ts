@@ -8,9 +8,9 @@ import { digestsOf } from "./digest.js";
 import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
+import { notePassed } from "./passed.js";
 import { type DeliveryRow, hasLeft, marksIn, type VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
-import { lookEveryMs, mostBetween } from "./sync/trash.js";
 
 /** Deliveries that may yet need the bytes. */
 const stillWaits = "('wanting', 'ready', 'active', 'parked')";
@@ -110,54 +110,10 @@ export async function holdCopy(engine: Engine, size: number, bytes: AsyncIterabl
   }
 }
 
-/** A clock that is put right by less was not wrong. */
-const stepMs = 60_000;
-
-/** What both clocks said when an engine began and nobody knew the time. */
-const clocks = new WeakMap<Engine, { readonly wallMs: number; readonly monotonicMs: number }>();
-
-/** Before anything is whole here. */
-export function noteClock(engine: Engine): void {
-  const { clock } = engine;
-  if (!clock.trusted()) clocks.set(engine, { wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() });
-}
-
-/** What became whole while the clock was wrong (a machine without one of its own, before NTP) is as old as it is. */
-async function setRight(engine: Engine): Promise<void> {
-  const before = clocks.get(engine);
-  clocks.delete(engine);
-  if (before === undefined) return;
-  const until = before.wallMs + engine.clock.monotonicMs() - before.monotonicMs;
-  const by = engine.clock.wallMs() - until;
-  if (Math.abs(by) < stepMs) return;
-  const sql = "UPDATE versions SET sealed_ms = sealed_ms + ? WHERE spooled > 0 AND sealed_ms BETWEEN ? AND ?";
-  await engine.journal.apply(() => engine.journal.run(sql, by, before.wallMs, until));
-}
-
-/** A machine that is off and on counts by this, however little is to pass. */
-const hourMs = 3_600_000;
-const agedKey = "spool aged";
-
-/** What passed counts, as in the trash, and not what a clock that was set makes of it: copies of which more would have passed since the last look are as much younger. None is of a day to come. */
-async function age({ journal, clock, config }: Engine): Promise<void> {
-  const { keep } = config.spool;
-  const everyMs = Math.max(hourMs, lookEveryMs(keep));
-  const nowMs = clock.wallMs();
-  const passedMs = nowMs - Number(journal.meta(agedKey) ?? nowMs - everyMs);
-  if (passedMs > -stepMs && passedMs < everyMs) return;
-  const by = Math.max(0, passedMs - Math.max(everyMs, mostBetween(keep)));
-  const sql = "UPDATE versions SET sealed_ms = MIN(?1, sealed_ms + ?2) WHERE spooled > 0 AND (?2 > 0 OR sealed_ms > ?1)";
-  await journal.apply(() => {
-    journal.run(sql, nowMs, by);
-    journal.setMeta(agedKey, String(nowMs));
-  });
-}
-
 /** Retention: delivered files older than `keep` leave the spool. Does nothing while the clock is not trusted. */
 export async function expire(engine: Engine, stop: AbortSignal): Promise<void> {
   if (!engine.clock.trusted()) return;
-  await setRight(engine);
-  await age(engine);
+  await notePassed(engine);
   const beforeMs = engine.clock.wallMs() - engine.config.spool.keep;
   const begun = engine.journal.all<VersionRow>(
     `SELECT * FROM versions v WHERE spooled > 0 AND released = 'superseded' AND sealed_ms < ?

@@ -11,6 +11,7 @@ import { Daemon } from "../core/daemon.js";
 import { Digester } from "../core/digest.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "../core/errors.js";
 import { type Event, Events } from "../core/events.js";
+import { notePassed } from "../core/passed.js";
 import type {
   Device,
   Digest,
@@ -406,6 +407,14 @@ export class Bench {
       await this.stop();
       rmSync(this.dir, { recursive: true, force: true });
     });
+  }
+
+  /** So many days pass while it runs, so that each counts: a clock that is set by more than a week, or a quarter of what is to pass, is not believed. */
+  async pass(days: number, eachMs = this.daemon.engine.config.spool.keep / 4): Promise<void> {
+    for (let leftMs = days * 86_400_000; leftMs > 0; leftMs -= eachMs) {
+      this.clock.offsetMs += Math.min(leftMs, eachMs);
+      await notePassed(this.daemon.engine);
+    }
   }
 
   get daemon(): Daemon {

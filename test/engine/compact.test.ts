@@ -26,7 +26,7 @@ const set = (bench: Bench, sql: string) => bench.daemon.engine.journal.commit(()
 
 /** So many days later the source is listed, and what is due after that is done. */
 async function later(bench: Bench, days: number): Promise<void> {
-  bench.clock.offsetMs += days * day;
+  await bench.pass(days, 7 * day);
   const finder = bench.daemon.engine.finders.get("card");
   assert.ok(finder);
   await until(bench, "no listing runs", () => !finder.busy);
@@ -50,7 +50,7 @@ async function away(t: TestContext, card?: FakeDevice, rules?: Rules) {
   const made = await delivered(t, card, rules);
   made.card.files.delete("a.bin");
   await later(made.bench, 1);
-  made.bench.clock.offsetMs += 365 * day;
+  await made.bench.pass(365, 7 * day);
   return made;
 }
 
@@ -96,6 +96,31 @@ test("what is listed stays known, whatever its age; what comes back counts its d
   assert.deepEqual(versions(bench), ["a.bin 100"]);
   assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
   await later(bench, 66);
+  assert.deepEqual(versions(bench), []);
+});
+
+test("a clock that is years ahead for a while has nothing forgotten before its time, and keeps nothing for years", async (t) => {
+  const { bench, card } = await delivered(t);
+  const listed = async (clock: number) => {
+    bench.clock.offsetMs = clock;
+    await later(bench, 0);
+  };
+  card.files.delete("a.bin");
+  await later(bench, 1);
+  await later(bench, 30);
+  const right = bench.clock.offsetMs;
+  card.put("b.bin", Buffer.alloc(50, 2), t0 + 1000);
+  await later(bench, 0);
+  await until(bench, "the second", () => bench.states("out").join() === "done,done");
+  await listed(right + 3650 * day);
+  assert.deepEqual(versions(bench), ["a.bin 100", "b.bin 50"]);
+  card.files.delete("b.bin");
+  await listed(right + 3652 * day);
+  await listed(right);
+  await later(bench, 1);
+  assert.deepEqual(versions(bench), ["a.bin 100", "b.bin 50"]);
+  await later(bench, 366);
+  await later(bench, 1);
   assert.deepEqual(versions(bench), []);
 });
 

@@ -166,7 +166,7 @@ test("a target that is added after the spool copy has expired gets the file", as
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
   await until(bench, "delivered", () => bench.states("out")[0] === "done");
   const { expire } = await import("../../core/space.js");
-  bench.clock.offsetMs = 30 * day;
+  await bench.pass(30);
   await expire(bench.daemon.engine, new AbortController().signal);
   assert.equal(bench.daemon.engine.spool.usedBytes, 0);
   await bench.stop();

@@ -57,7 +57,7 @@ test("the only copy of a file that a person forgot leaves neither by retention n
   const out = new FakeDevice("out");
   await forgotten(bench, card, out);
   card.files.clear();
-  bench.clock.offsetMs = 30 * day;
+  await bench.pass(30);
   await expire(bench.daemon.engine, new AbortController().signal);
   assert.deepEqual(spoolFiles(bench), ["a.bin"]);
   card.put("b.bin", Buffer.alloc(600, 2), t0 + 1000);
@@ -77,7 +77,7 @@ test("forgetting says that the copy stays; what can be had from its source again
   const out = new FakeDevice("out");
   await forgotten(bench, card, out);
   card.attach(false);
-  bench.clock.offsetMs = 30 * day;
+  await bench.pass(30);
   await expire(bench.daemon.engine, new AbortController().signal);
   assert.deepEqual(spoolFiles(bench), ["a.bin"], "a source that is away does not hold it, as far as is known");
   card.attach(true);
@@ -108,7 +108,7 @@ test("a version that a longer one took over does not stay for ever for a target 
   const pulled = () => bench.events.filter(({ what }) => what === "pulled").length;
   await until(bench, "the longer one is here", () => pulled() === 2);
   assert.equal(spoolFiles(bench).length, 2, "what was begun would go to its end");
-  bench.clock.offsetMs = 30 * day;
+  await bench.pass(30);
   await expire(bench.daemon.engine, new AbortController().signal);
   assert.deepEqual(spoolFiles(bench), ["log.bin"]);
   assert.equal(bench.daemon.engine.spool.usedBytes, 100_000);
@@ -561,7 +561,7 @@ test("what is another by now, as fetching it once more for an optional target te
   await bench.start(devices, route(), often);
   const { queue } = bench.daemon.engine;
   await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
-  bench.clock.offsetMs = 30 * day;
+  await bench.pass(30);
   await expire(bench.daemon.engine, never());
   card.put("a", "the other");
   await bench.reload(devices, route({ device: "two", required: false }), often);
