@@ -96,6 +96,19 @@ test("what a killed write left behind is taken away; spool files are named", asy
   assert.deepEqual(await spool.readSidecar(id), sidecar);
 });
 
+test("what is given up while it is noted that a longer one took its place leaves nothing behind", async (t) => {
+  const { spool, dir } = await spoolIn(t);
+  for (let n = 0; n < 20; n++) {
+    writeFileSync(spool.pathOf(id), "x");
+    await spool.writeSidecar(sidecar);
+    await Promise.all([spool.noteSuperseded(id), spool.drop(id)]);
+    assert.deepEqual(readdirSync(join(dir, "spool")), []);
+  }
+  await spool.writeSidecar(sidecar);
+  await spool.noteSuperseded(id);
+  assert.deepEqual(await spool.readSidecar(id), { ...sidecar, superseded: true });
+});
+
 test("of what is set aside only what is the beginning of the whole file goes: not what differs at its end, nor what cannot be looked at", async (t) => {
   const { spool, dir } = await spoolIn(t);
   const whole = randomBytes(700_000);

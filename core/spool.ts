@@ -171,6 +171,10 @@ export class Spool {
     return join(this.#dir, version);
   }
 
+  #sidecarOf(version: string): string {
+    return `${this.pathOf(version)}.json`;
+  }
+
   /** A writer that appends at `offset`; the file is cut to it. Without a handle where the file is shorter than that. Throws Fault "full". */
   async writer(version: string, offset: number): Promise<SpoolWriter> {
     const path = this.pathOf(version);
@@ -193,7 +197,7 @@ export class Spool {
 
   /** Nobody relies on it before this resolves: one that a power cut tears is read as none. Throws Fault "full" or "transient". */
   async writeSidecar(sidecar: Sidecar): Promise<void> {
-    const path = `${this.pathOf(sidecar.version)}.json`;
+    const path = this.#sidecarOf(sidecar.version);
     try {
       const handle = await fs.open(path, "w", 0o640);
       try {
@@ -209,20 +213,25 @@ export class Spool {
 
   /** The sidecar of a version; undefined when there is none that can be read. */
   async readSidecar(version: string): Promise<Sidecar | undefined> {
-    try {
-      return JSON.parse(await fs.readFile(`${this.pathOf(version)}.json`, "utf8")) as Sidecar;
-    } catch {
-      // Absent or torn: the spool file is then of nobody, and is removed by who asked.
-      return undefined;
-    }
+    // Absent or torn: the spool file is then of nobody, and is removed by who asked.
+    return fs.readFile(this.#sidecarOf(version), "utf8").then(sidecarIn, () => undefined);
   }
 
   /** For a journal that is lost later: nothing is to be sent of it that was not. Not durable: torn, it is of a file that nobody asks for. */
   async noteSuperseded(version: string): Promise<void> {
-    const sidecar = await this.readSidecar(version);
-    if (sidecar === undefined || sidecar.superseded === true) return;
-    const text = `${JSON.stringify({ ...sidecar, superseded: true })}\n`;
-    await fs.writeFile(`${this.pathOf(version)}.json`, text).catch(() => undefined);
+    // Never made anew: it may be given up just now.
+    const handle = await fs.open(this.#sidecarOf(version), "r+").catch(() => undefined);
+    try {
+      const sidecar = sidecarIn((await handle?.readFile("utf8")) ?? "");
+      if (sidecar === undefined || sidecar.superseded === true) return;
+      const text = `${JSON.stringify({ ...sidecar, superseded: true })}\n`;
+      await handle?.write(text, 0);
+      await handle?.truncate(Buffer.byteLength(text));
+    } catch {
+      // The medium fails.
+    } finally {
+      await handle?.close().catch(() => undefined);
+    }
   }
 
   /** Takes over the first `bytes` of another version (a file that grew). The bytes are copied (shared, where the file system can) and synced. */
@@ -267,7 +276,7 @@ export class Spool {
   async drop(version: string): Promise<void> {
     try {
       await removeFile(this.pathOf(version));
-      await removeFile(`${this.pathOf(version)}.json`);
+      await removeFile(this.#sidecarOf(version));
     } finally {
       this.forget(version);
     }
@@ -333,6 +342,14 @@ export class Spool {
     this.comesNoMore(version);
     this.#used -= this.#held.get(version) ?? 0;
     this.#held.delete(version);
+  }
+}
+
+function sidecarIn(text: string): Sidecar | undefined {
+  try {
+    return JSON.parse(text) as Sidecar;
+  } catch {
+    return undefined;
   }
 }
 
