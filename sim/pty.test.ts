@@ -1,6 +1,6 @@
 /** A pseudo-terminal carries bytes both ways, with socat and without, outlives its clients, and comes back where it was. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -53,6 +53,41 @@ async function both(t: TestContext): Promise<void> {
 }
 
 test("with socat", both);
+
+/** What runs with something of that directory among its words. */
+const below = (dir: string) =>
+  readdirSync("/proc").filter((pid) => {
+    try {
+      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(dir);
+    } catch {
+      // It has ended.
+      return false;
+    }
+  });
+
+test("pulled again while it comes back, and closed while it does, it leaves no terminal behind", { timeout: 30_000 }, async (t) => {
+  const dir = makeDir(t);
+  // What is left keeps this file from ending.
+  t.after(() => below(dir).forEach((pid) => process.kill(Number(pid), "SIGKILL")));
+  for (const meanwhile of ["drop", "close"] as const) {
+    const path = join(dir, meanwhile);
+    let came = Buffer.alloc(0);
+    const terminal = await openPty(path, () => (chunk) => (came = Buffer.concat([came, chunk])));
+    const [first] = below(path);
+    assert.ok(first !== undefined);
+    const back = terminal.drop(0);
+    // It is being made.
+    for (let made: string[] = []; made.length === 0 || made.includes(first);) {
+      await new Promise((resolve) => setImmediate(resolve));
+      made = below(path);
+    }
+    await Promise.all([back, meanwhile === "drop" ? terminal.drop(50) : terminal.close()]);
+    if (meanwhile === "drop") await talk(path, terminal, () => came);
+    assert.equal(below(path).length, meanwhile === "drop" ? 1 : 0);
+    await terminal.close();
+    assert.deepEqual([existsSync(path), below(path)], [false, []]);
+  }
+});
 
 test("without socat, by the package", async (t) => {
   const bin = makeDir(t);

@@ -27,8 +27,15 @@ export async function openPty(first: string, accept: Accept): Promise<Transport>
   removeLink(path);
   let batch: Buffer[] = [];
   let terminal: Terminal | undefined = await makeTerminal(path, accept());
+  /** It is pulled and comes back again and again: what is being made is there before it is taken away. */
+  let making: Promise<void> = Promise.resolve();
+  let drops = 0;
   let stopped = false;
+  async function make(): Promise<void> {
+    terminal = await makeTerminal(path, accept());
+  }
   async function end(): Promise<void> {
+    await making.catch(() => undefined);
     const ending = terminal;
     terminal = undefined;
     await ending?.end();
@@ -51,11 +58,12 @@ export async function openPty(first: string, accept: Accept): Promise<Transport>
       });
     },
     async drop(pulled, at) {
+      const nth = ++drops;
       await end();
       path = at ?? path;
       removeLink(path);
       await isBack(pulled);
-      if (!stopped) terminal = await makeTerminal(path, accept());
+      if (!stopped && nth === drops) await (making = make());
     },
     async close() {
       stopped = true;
