@@ -51,7 +51,14 @@ export async function mailServer(t: TestContext, { refuse, sender, tls }: MailSe
     options: { host: "127.0.0.1", port, secure: false, user: "u", password: new Secret("p"), from: "ground@example.org", tls: {} },
     letters,
     next: async () => {
-      while (letters.length <= read) await new Promise<void>((resolve) => waiting.push(resolve));
+      while (letters.length <= read)
+        await new Promise<void>((resolve, reject) => {
+          const late = setTimeout(() => reject(new Error("no mail came within a minute")), 60_000);
+          waiting.push(() => {
+            clearTimeout(late);
+            resolve();
+          });
+        });
       return letters[read++]!;
     },
   };

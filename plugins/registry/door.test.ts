@@ -7,15 +7,14 @@ import { join } from "node:path";
 import { after, before, test, type TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import ssh2, { type AuthenticationType } from "ssh2";
-import { begin, canBeAnother, DoorAtWork, run, until, whyNoDoor } from "../../test/doubles/door-at-work.js";
+import { begin, canBeAnother, DoorAtWork, doorIn, run, until, whyNoDoor } from "../../test/doubles/door-at-work.js";
 
 const skip = whyNoDoor();
 const noOther = skip ?? (canBeAnother ? undefined : "an account of its own needs root, and mounts");
 const with_ = (why: string | undefined) => (why === undefined ? {} : { skip: why });
 
 async function doorOf(t: TestContext, how: ConstructorParameters<typeof DoorAtWork>[0] = {}): Promise<DoorAtWork> {
-  const door = new DoorAtWork(how);
-  t.after(async () => assert.deepEqual(await door.end(), []));
+  const door = doorIn(t, how);
   await door.start();
   return door;
 }
@@ -573,8 +572,7 @@ test("of a process that is killed nothing is left, and the next one serves at on
 });
 
 test("what was left by another process is ended at a start", with_(skip), async (t) => {
-  const door = new DoorAtWork();
-  t.after(async () => assert.deepEqual(await door.end(), []));
+  const door = doorIn(t);
   door.launch();
   const env = { FILESYNC_DOOR: door.dir, FILESYNC_CONNECTION: "x", FILESYNC_VEHICLE: "plane-1" };
   const words = Object.entries(env).map(([name, value]) => `${name}=${value}`);
@@ -676,8 +674,7 @@ test("what the account's ~/.bashrc prints, or waits for, is nothing to the vehic
 });
 
 test("what it cannot work with is said in terms of what to do", with_(noOther), async (t) => {
-  const door = new DoorAtWork({ shell: "/usr/sbin/nologin" });
-  t.after(async () => assert.deepEqual(await door.end(), []));
+  const door = doorIn(t, { shell: "/usr/sbin/nologin" });
   door.launch();
   const faultOf = (call: string, ...args: unknown[]) =>
     door.ask(call, ...args).then(
@@ -715,8 +712,7 @@ test("what it cannot work with is said in terms of what to do", with_(noOther), 
 });
 
 test("it listens on IPv6 and IPv4 at once", with_(skip), async (t) => {
-  const door = new DoorAtWork({ options: { listen: { host: "::", port: 0 } } });
-  t.after(async () => assert.deepEqual(await door.end(), []));
+  const door = doorIn(t, { options: { listen: { host: "::", port: 0 } } });
   try {
     await door.start();
   } catch (error) {
@@ -736,8 +732,7 @@ test("it listens on IPv6 and IPv4 at once", with_(skip), async (t) => {
 
 test("a port that is held, and one that is free again", with_(skip), async (t) => {
   const first = await doorOf(t);
-  const second = new DoorAtWork({ options: { listen: { host: "127.0.0.1", port: first.port } } });
-  t.after(async () => assert.deepEqual(await second.end(), []));
+  const second = doorIn(t, { options: { listen: { host: "127.0.0.1", port: first.port } } });
   second.launch();
   for (const call of ["probeStart", "start"])
     assert.equal(

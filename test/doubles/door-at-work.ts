@@ -2,6 +2,7 @@
  * A door at work, and what vehicles and attackers have: ssh and rsync. Where the tests run as root the door runs as an ordinary user, of whom only its own processes know: its
  * account is in a list of accounts that is mounted for them alone. Where that cannot be had it runs as who runs the tests.
  */
+import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { once } from "node:events";
@@ -20,6 +21,7 @@ import {
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { DoorOptions } from "../../plugins/registry/door.js";
@@ -86,6 +88,30 @@ export interface How {
   readonly options?: Partial<DoorOptions>;
   /** As who runs the tests, whatever can be had. */
   readonly asWeAre?: true;
+}
+
+const doors = new WeakMap<TestContext, DoorAtWork[]>();
+
+/**
+ * A door of a test, which has to leave nothing. All of them are ended by one hook, also what is left of one: where a hook fails node runs none that follows, and a door that goes on keeps the file
+ * from ending.
+ */
+export function doorIn(t: TestContext, how: How = {}): DoorAtWork {
+  const door = new DoorAtWork(how);
+  const others = doors.get(t);
+  if (others !== undefined) others.push(door);
+  else {
+    const all = [door];
+    doors.set(t, all);
+    t.after(async () => {
+      const ends = await Promise.allSettled(all.map((it) => it.end()));
+      assert.deepEqual(
+        ends.flatMap((end) => (end.status === "fulfilled" ? end.value : [String(end.reason)])),
+        [],
+      );
+    });
+  }
+  return door;
 }
 
 export class DoorAtWork {
@@ -166,12 +192,15 @@ export class DoorAtWork {
     });
   }
 
+  /** Rejects where its process has ended. */
   async ask(call: string, ...args: readonly unknown[]): Promise<unknown> {
+    const child = this.#child;
+    if (child === undefined || hasEnded(child)) throw new Error("the door's process has ended");
     const id = ++this.#asked;
     const answered = new Promise<Answer>((resolve) => {
       this.#answers.set(id, resolve);
     });
-    this.#child?.stdin?.write(`${JSON.stringify({ id, call, args })}\n`);
+    child.stdin?.write(`${JSON.stringify({ id, call, args })}\n`);
     const { value, fault, message } = await answered;
     this.#answers.delete(id);
     if (fault !== undefined) throw Object.assign(new Error(message), { fault });
@@ -251,19 +280,23 @@ export class DoorAtWork {
     await ended;
   }
 
-  /** Ends it well, and takes all of it away. What was left running. */
+  /** Ends it well, and takes all of it away. What was left running. Rejects where it had ended by itself. */
   async end(): Promise<string[]> {
     const child = this.#child;
-    if (child !== undefined) {
-      const ended = once(child, "close");
-      await this.ask("close");
-      const left = this.left();
-      child.stdin?.end();
-      await ended;
+    try {
+      if (child === undefined) return [];
+      const ended = hasEnded(child) ? undefined : once(child, "close");
+      try {
+        await this.ask("close");
+        return this.left();
+      } finally {
+        child.stdin?.end();
+        await ended;
+      }
+    } finally {
       rmSync(this.base, { recursive: true });
-      return left;
     }
-    rmSync(this.base, { recursive: true });
-    return [];
   }
 }
+
+const hasEnded = ({ exitCode, signalCode }: ChildProcess) => exitCode !== null || signalCode !== null;
