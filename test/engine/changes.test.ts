@@ -3,15 +3,11 @@
  * anew or after a kill. Who looks on knows of the program only what the configuration said. SEED=7 ROUNDS=500 is another, longer one; what runs beside what is not the seed's alone.
  */
 import assert from "node:assert/strict";
-import { readdirSync } from "node:fs";
-import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Route } from "../../core/route.js";
-import type { VersionRow } from "../../core/rows.js";
-import { expire } from "../../core/space.js";
 import { Bench, crc32, FakeDevice } from "../fake-device.js";
-import { holds, Scene } from "./scene.js";
+import { emptied, holds, Scene } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 4);
@@ -402,7 +398,7 @@ class Changes extends Scene {
     await this.change(this.random.pick(["reload", "stop"]), ["the last", { ...this.#plan, places, routes }]);
     await this.#until(away);
     await this.#until([]);
-    await this.#emptied();
+    await emptied(this.bench);
     const digesting = this.targets.map((name) => this.placeOf(name)).filter(({ features }) => features.target?.digests?.length !== 0);
     for (const place of digesting)
       for (const [path, { bytes }] of place.files) {
@@ -411,27 +407,6 @@ class Changes extends Scene {
         );
         if (same.length > 0) this.wrong.push(`${place.name}: ${path} is there twice: ${same.map(([other]) => other).join(", ")}`);
       }
-  }
-
-  /** Once it is old nothing is left in the spool. */
-  async #emptied(): Promise<void> {
-    const { engine } = this.bench.daemon;
-    await this.bench.pass(30);
-    const end = performance.now() + 30_000;
-    for (;;) {
-      await expire(engine, new AbortController().signal);
-      const left = engine.journal
-        .all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")
-        .map((row) =>
-          JSON.stringify({ ...row, deliveries: engine.queue.deliveriesOf(row.id).map(({ state, reason }) => ({ state, reason })) }),
-        );
-      const there = readdirSync(join(this.bench.dir, "spool"));
-      const { usedBytes } = engine.spool;
-      if (left.length === 0 && there.length === 0 && usedBytes === 0) break;
-      assert.ok(performance.now() < end, `the spool has ${there.join(", ")}, ${usedBytes} bytes in all: ${left.join("; ")}`);
-      await sleep(20);
-    }
-    this.bench.clock.offsetMs = 0;
   }
 }
 

@@ -1,7 +1,12 @@
 /** What random histories have in common: devices whose calls hang, fail and are late, and whose answers are lost, files that grow and are replaced, and who sees what targets are given. */
+import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Fault } from "../../core/errors.js";
-import type { FakeDevice } from "../fake-device.js";
+import type { VersionRow } from "../../core/rows.js";
+import { expire } from "../../core/space.js";
+import type { Bench, FakeDevice } from "../fake-device.js";
 import { Random } from "../faults/random.js";
 
 export class Scene {
@@ -81,4 +86,25 @@ export const ownName = (path: string): string => path.replace(/^.*\//, "").repla
 /** Whether it has that content, under whatever name. */
 export function holds({ files }: FakeDevice, path: string, content: Buffer): boolean {
   return [...files].some(([name, { bytes }]) => ownName(name) === path && bytes.equals(content));
+}
+
+/** Once it is old nothing is left in the spool. */
+export async function emptied(bench: Bench): Promise<void> {
+  const { engine } = bench.daemon;
+  await bench.pass(30);
+  const end = performance.now() + 30_000;
+  for (;;) {
+    await expire(engine, new AbortController().signal);
+    const left = engine.journal
+      .all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")
+      .map((row) =>
+        JSON.stringify({ ...row, deliveries: engine.queue.deliveriesOf(row.id).map(({ state, reason }) => ({ state, reason })) }),
+      );
+    const there = readdirSync(join(bench.dir, "spool"));
+    const { usedBytes } = engine.spool;
+    if (left.length === 0 && there.length === 0 && usedBytes === 0) break;
+    assert.ok(performance.now() < end, `the spool has ${there.join(", ")}, ${usedBytes} bytes in all: ${left.join("; ")}`);
+    await sleep(20);
+  }
+  bench.clock.offsetMs = 0;
 }
