@@ -118,9 +118,9 @@ export class Queue {
       journal.run(
         `UPDATE deliveries SET state = 'wanting' WHERE state = 'ready' AND version IN (SELECT id FROM versions v WHERE v.state = 'found' AND NOT ${sendable})`,
       );
-      // Of what is half here (pull-job.ts).
+      // Of what is half here (pull-job.ts), and of what made way: a longer version begins with that.
       journal.run(
-        "DELETE FROM meta WHERE key >= 'half:' AND key < 'half;' AND substr(key, 6) NOT IN (SELECT id FROM versions WHERE spooled > 0 AND state = 'found')",
+        "DELETE FROM meta WHERE key >= 'half:' AND key < 'half;' AND substr(key, 6) NOT IN (SELECT id FROM versions WHERE spooled > 0 AND state <> 'sealed')",
       );
       // By version, of which the spool holds few: among the waiting there may be 100,000. In place and straight through, the pull's claim sees to it.
       journal.run(

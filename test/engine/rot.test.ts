@@ -183,6 +183,30 @@ test("what was half here, and is another by now between its ends, is pulled anew
   assert.ok(bench.events.some(({ what, message }) => what === "restarted" && message.includes("is not what it was")));
 });
 
+test("what was half here of a file that grew, and is another by now between its ends, is no beginning of it, after a start neither", async (t) => {
+  const bench = new Bench(t);
+  const mb = 10 ** 6;
+  const [card, out] = [new FakeDevice("card", { chunk: mb }), new FakeDevice("out")];
+  const bytes = randomBytes(10 * mb);
+  card.put("long", bytes.subarray(0, 9 * mb));
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  out.attach(false);
+  let met = (): void => undefined;
+  const there = new Promise<void>((resolve) => (met = resolve));
+  card.before = (call) => (call === `read long ${8 * mb}` ? (met(), new Promise(() => undefined)) : undefined);
+  await start();
+  await there;
+  await bench.stop();
+  card.put("long", bytes, Date.UTC(2026, 4, 2));
+  // The longer one takes the place of what was half here, and nothing is read of it.
+  await bench.killedAt(card, "stat long", start);
+  rot(copyIn(bench), 1_500_000);
+  out.attach(true);
+  await start();
+  await until(bench, "it is delivered", () => bench.states("out").includes("done"));
+  assert.ok(out.files.get("long")?.bytes.equals(bytes));
+});
+
 test("a copy in the spool that is another by now is no beginning of the file that grew from it", async (t) => {
   const bench = new Bench(t);
   const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
