@@ -24,6 +24,8 @@ import type { Transfer } from "./transfers.js";
 
 /** With what comes in while it is synced, and what sockets hold, at most 4 MiB are read again. */
 const everyBytes = 3 * 2 ** 20;
+/** Where what came last is in doubt, what is durable ends somewhere before that. */
+const markBytes = 128 * 1024;
 /** More is not read a second time only because it may be another file. */
 const mostTwiceBytes = 4 * 2 ** 20;
 const soonMs = 2000;
@@ -221,6 +223,7 @@ export class PullJob {
         if (writer.offset + bytes.length > entry.size) throw new Error("the source gave more bytes than it said");
         this.#update(bytes, writer.offset);
         await writer.append(bytes);
+        if (source.features.doubtedBytes !== undefined && writer.offset - (this.#marks.at(-1)?.at ?? 0) >= markBytes) this.#mark();
         transfer.offset = writer.offset;
         engine.transfers.pulledBytes += bytes.length;
         const sinceMs = engine.clock.monotonicMs() - markMs;
@@ -262,16 +265,21 @@ export class PullJob {
 
   /** Data first, then the journal; only then a push may send it. `sure`: what came last is in no doubt. */
   async #checkpoint(writer: SpoolWriter, sure = false): Promise<void> {
-    if (writer.offset === this.#digested) this.#marks.push({ at: this.#digested, digest: this.#digest.value() });
+    this.#mark();
     const synced = await writer.sync();
     const doubted = sure || synced === this.#version.size ? 0 : (this.source.features.doubtedBytes ?? 0);
-    const durable = Math.max(this.#version.durable, synced - doubted);
+    // What lies behind a mark nobody could tell from what its medium has damaged.
+    const mark = this.#marks.findLast(({ at }) => at <= synced - doubted);
+    const durable = Math.max(this.#version.durable, mark?.at ?? 0);
     if (durable === this.#version.durable) return;
     this.progress = true;
-    const mark = this.#marks.findLast(({ at }) => at <= durable);
     this.#marks = this.#marks.filter(({ at }) => at > durable);
     await this.#record({ durable, generation: this.#version.generation }, mark);
     this.live.advance(durable);
+  }
+
+  #mark(): void {
+    this.#marks.push({ at: this.#digested, digest: this.#digest.value() });
   }
 
   /** `mark`: of what is durable. */

@@ -157,31 +157,39 @@ test("what a source that is away has half here takes no more of the spool than i
   await until(bench, "and the first", () => out.files.has("long"));
 });
 
-test("what was half here, and is another by now between its ends, is pulled anew: its digest would be that of the damage", async (t) => {
-  const bench = new Bench(t);
-  const mb = 10 ** 6;
-  const [card, out] = [new FakeDevice("card", { chunk: mb, tree: true }), new FakeDevice("out")];
-  const bytes = randomBytes(9 * mb);
-  card.put("long", bytes);
-  out.attach(false);
-  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
-  const durable = () => bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions")?.durable ?? 0;
-  let met = (): void => undefined;
-  const there = new Promise<void>((resolve) => (met = resolve));
-  card.before = (call) => (call === `read long ${8 * mb}` ? (met(), new Promise(() => undefined)) : undefined);
-  await start();
-  await there;
-  await until(bench, "some is durable", () => durable() >= 3 * mb);
-  await bench.daemon.engine.journal.durable();
-  await bench.kill();
-  card.before = () => undefined;
-  rot(copyIn(bench), 1_500_000);
-  out.attach(true);
-  await start();
-  await until(bench, "it is deleted at its source", () => !card.files.has("long"));
-  assert.ok(out.files.get("long")?.bytes.equals(bytes));
-  assert.ok(bench.events.some(({ what, message }) => what === "restarted" && message.includes("is not what it was")));
-});
+for (const [of, doubtedBytes] of [
+  ["", undefined],
+  [", of a source of which what came last is in doubt", 2 ** 20],
+] as const)
+  test(`what was half here${of}, and is another by now between its ends, is pulled anew: its digest would be that of the damage`, async (t) => {
+    const bench = new Bench(t);
+    const mb = 10 ** 6;
+    const [card, out] = [
+      new FakeDevice("card", { chunk: mb, tree: true, ...(doubtedBytes === undefined ? {} : { doubtedBytes }) }),
+      new FakeDevice("out"),
+    ];
+    const bytes = randomBytes(9 * mb);
+    card.put("long", bytes);
+    out.attach(false);
+    const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+    const durable = () => bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions")?.durable ?? 0;
+    let met = (): void => undefined;
+    const there = new Promise<void>((resolve) => (met = resolve));
+    card.before = (call) => (call === `read long ${8 * mb}` ? (met(), new Promise(() => undefined)) : undefined);
+    await start();
+    await there;
+    await until(bench, "some is durable", () => durable() >= 2 * mb);
+    await bench.daemon.engine.journal.durable();
+    const at = durable() - 10_000;
+    await bench.kill();
+    card.before = () => undefined;
+    rot(copyIn(bench), at);
+    out.attach(true);
+    await start();
+    await until(bench, "it is deleted at its source", () => !card.files.has("long"));
+    assert.ok(out.files.get("long")?.bytes.equals(bytes));
+    assert.ok(bench.events.some(({ what, message }) => what === "restarted" && message.includes("is not what it was")));
+  });
 
 test("what was half here of a file that grew, and is another by now between its ends, is no beginning of it, after a start neither", async (t) => {
   const bench = new Bench(t);
