@@ -222,8 +222,9 @@ export class PushJob {
   async #publishEarlier(publishing: Marks["publishing"]): Promise<StoredReceipt | undefined> {
     const { target, version } = this;
     const { begun, path } = this.work.delivery;
-    if (begun === 0 || this.#digest === undefined || publishing !== this.#digest || target.features.needs === "sealedPath")
-      return undefined;
+    if (begun === 0 || this.#digest === undefined || publishing !== this.#digest) return undefined;
+    // Who is given its path may need that to give the name, too.
+    if (target.features.needs === "sealedPath" && !this.#sealed) return undefined;
     this.#generation = begun - 1;
     const done = await this.#publishHeld(this.#upload(path));
     if (done === undefined) this.#generation = version.generation;

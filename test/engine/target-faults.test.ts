@@ -7,6 +7,7 @@ import { test, type TestContext } from "node:test";
 import { retry } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
 import { Journal } from "../../core/journal.js";
+import type { TargetFeatures } from "../../core/plugin.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
 
@@ -274,10 +275,10 @@ test("what cannot be resumed and arrived whole while nobody listened is not sent
 });
 
 /** A file for a target that digests nothing. */
-function undigested(t: TestContext) {
+function undigested(t: TestContext, needs: TargetFeatures["needs"] = "stream") {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
-  const out = new FakeDevice("out", { target: { digests: [] } });
+  const out = new FakeDevice("out", { target: { digests: [], needs } });
   const content = randomBytes(300_000);
   card.put("a.bin", content);
   const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
@@ -324,13 +325,14 @@ test("what was given its name without an answer, at a target that digests nothin
   );
 });
 
-for (const [what, isNamed, content] of [
+for (const [what, isNamed, content, needs] of [
   ["has its name already", true, "the same"],
+  ["has its name already, and is given by its path", true, "the same", "sealedPath"],
   ["has not its name yet", false, "the same"],
   ["has its name already, but is of another content", true, "another"],
 ] as const)
   test(`given up by the spool while nobody knew whether it was given its name, at a target that digests nothing: what ${what}`, async (t) => {
-    const { bench, card, out, content: first, delivered } = undigested(t);
+    const { bench, card, out, content: first, delivered } = undigested(t, needs);
     out.before = (call) => {
       if (!call.startsWith("commit")) return undefined;
       for (const [path, bytes] of isNamed ? out.partials : []) {
