@@ -215,8 +215,9 @@ export class FakeDevice {
       open: async (entry, offset, signal) => {
         await this.call(`open ${entry.path} ${offset}`, signal);
         const bytes = this.files.get(entry.path)?.bytes.subarray(offset, entry.size) ?? Buffer.alloc(0);
+        const isShort = offset + bytes.length < entry.size;
         this.openMost = Math.max(this.openMost, ++this.openNow);
-        const stream = Readable.from(this.#chunks(entry.path, offset, bytes, signal), { objectMode: false });
+        const stream = Readable.from(this.#chunks(entry.path, offset, bytes, isShort, signal), { objectMode: false });
         stream.once("close", () => (this.openNow -= 1));
         return stream;
       },
@@ -250,12 +251,13 @@ export class FakeDevice {
     if (!this.besidesFirst) yield* this.besides;
   }
 
-  async *#chunks(path: string, offset: number, bytes: Buffer, signal: AbortSignal): AsyncGenerator<Buffer> {
+  async *#chunks(path: string, offset: number, bytes: Buffer, isShort: boolean, signal: AbortSignal): AsyncGenerator<Buffer> {
     const size = this.features.chunk ?? 65536;
     for (let at = 0; at < bytes.length; at += size) {
       await withSignal(this.before(`read ${path} ${offset + at}`, signal), signal);
       yield bytes.subarray(at, at + size);
     }
+    if (isShort) throw new Fault("changed", `it ended after ${offset + bytes.length} bytes`);
   }
 
   #tree(): Tree {

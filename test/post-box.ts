@@ -7,7 +7,9 @@ export class PostBox extends FakeDevice {
   /** What the server took, in order. */
   readonly posts: { path: string; bytes: Buffer }[] = [];
   /** What `lookup` says where the plugin kept no answer; undefined: this target has no `lookup`. */
-  lookup: ((path: string) => Receipt | "absent" | "unknown") | undefined;
+  lookup: ((path: string, size: number) => Receipt | "absent" | "unknown") | undefined;
+  /** So many bytes came, of all requests. */
+  came = 0;
   /** The connection breaks, once each, while a chunk is on its way to the plugin: the reading is closed then, or left to itself. */
   readonly breaks: ("closed" | "left")[] = [];
 
@@ -50,12 +52,16 @@ export class PostBox extends FakeDevice {
         }
         const parts: Buffer[] = [];
         for await (const chunk of upload.read(0, signal)) {
+          this.came += (chunk as Buffer).length;
           const length = parts.reduce((sum, part) => sum + part.length, 0);
           await this.call(`chunk ${upload.path} ${length}`, signal);
           parts.push(chunk as Buffer);
           onBytes((chunk as Buffer).length);
         }
-        this.posts.push({ path: upload.path, bytes: Buffer.concat(parts) });
+        const bytes = Buffer.concat(parts);
+        // The server was promised more, and takes nothing.
+        if (bytes.length < upload.size) throw new Fault("transient", `the bytes ended at ${bytes.length}, not at ${upload.size}`);
+        this.posts.push({ path: upload.path, bytes });
         await this.call(`took ${upload.path}`, signal);
         await upload.memo.set("answer", this.receipt(upload.path, upload.size));
       },
@@ -68,7 +74,7 @@ export class PostBox extends FakeDevice {
         : {
             lookup: async (upload: Upload, signal: AbortSignal) => {
               await this.call(`lookup ${upload.path}`, signal);
-              return (upload.memo.get("answer") as Receipt | undefined) ?? this.lookup?.(upload.path) ?? "unknown";
+              return (upload.memo.get("answer") as Receipt | undefined) ?? this.lookup?.(upload.path, upload.size) ?? "unknown";
             },
           }),
     };

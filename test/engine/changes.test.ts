@@ -7,7 +7,7 @@ import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Route } from "../../core/route.js";
 import { Bench, crc32, FakeDevice } from "../fake-device.js";
-import { emptied, holds, Scene } from "./scene.js";
+import { emptied, holds, Scene, twice } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 4);
@@ -399,14 +399,7 @@ class Changes extends Scene {
     await this.#until(away);
     await this.#until([]);
     await emptied(this.bench);
-    const digesting = this.targets.map((name) => this.placeOf(name)).filter(({ features }) => features.target?.digests?.length !== 0);
-    for (const place of digesting)
-      for (const [path, { bytes }] of place.files) {
-        const same = [...place.files].filter(
-          ([other, file]) => other !== path && other.replace(/~[0-9a-f]{8}\./, ".") === path && file.bytes.equals(bytes),
-        );
-        if (same.length > 0) this.wrong.push(`${place.name}: ${path} is there twice: ${same.map(([other]) => other).join(", ")}`);
-      }
+    for (const name of this.targets) this.wrong.push(...twice(this.placeOf(name)));
   }
 }
 

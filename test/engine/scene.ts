@@ -81,12 +81,22 @@ export class Scene {
 }
 
 /** The path at its source, which has no directories, of what a target has. */
-export const ownName = (path: string): string => path.replace(/^.*\//, "").replace(/~[0-9a-f]{8}\./, ".");
+export const ownName = (path: string): string => alikeName(path.replace(/^.*\//, ""));
 
 /** Whether it has that content, under whatever name. */
 export function holds({ files }: FakeDevice, path: string, content: Buffer): boolean {
   return [...files].some(([name, { bytes }]) => ownName(name) === path && bytes.equals(content));
 }
+
+/** What is there twice, under two names that one file may have; nothing of a target that proves no content. */
+export function twice({ name, files, features }: FakeDevice): string[] {
+  const all = features.target?.digests?.length === 0 ? [] : [...files];
+  return all
+    .filter(([path, { bytes }]) => all.some(([other, file]) => other !== path && alikeName(other) === path && file.bytes.equals(bytes)))
+    .map(([path]) => `${name}: ${path} is there twice`);
+}
+
+const alikeName = (path: string): string => path.replace(/~[0-9a-f]{8}\./, ".");
 
 /** Once it is old nothing is left in the spool. */
 export async function emptied(bench: Bench): Promise<void> {

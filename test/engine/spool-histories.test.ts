@@ -7,9 +7,10 @@ import { closeSync, openSync, readdirSync, readFileSync, readSync, rmSync, statS
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { EventName } from "../../core/events.js";
 import { Spool } from "../../core/spool.js";
 import { Bench, crc32, FakeDevice } from "../fake-device.js";
-import { emptied, holds, ownName, Scene } from "./scene.js";
+import { emptied, holds, ownName, Scene, twice } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 6);
@@ -42,6 +43,8 @@ class SpoolHistory extends Scene {
   readonly #spoilt = new Map<string, string>();
   /** What was deleted at its source as it was delivered. */
   readonly released: Content[] = [];
+  /** What others wrote over or took away at its source. */
+  readonly overwritten = new Set<Buffer>();
   /** What a target had at any moment. */
   readonly arrived: Content[] = [];
 
@@ -201,8 +204,17 @@ class SpoolHistory extends Scene {
     if (taken > room) this.wrong.push(`the spool has ${taken} bytes, and may have ${room}`);
   }
 
-  #said(path: string): boolean {
-    return this.bench.events.some(({ what, message }) => ["lost", "changed", "spool-damaged"].includes(what) && message.includes(path));
+  #said(path: string, ...kinds: readonly EventName[]): boolean {
+    return this.bench.events.some(({ what, message }) => kinds.includes(what) && message.includes(path));
+  }
+
+  /** Others wrote over it, or took it away, before it was whole here, or after it was given up, as its source had it then. */
+  #mayBeGone({ path, bytes }: Content): boolean {
+    if (!this.overwritten.has(bytes)) return false;
+    const wasHere = this.bench.events.some(
+      ({ what, message }) => what === "pulled" && message.includes(`${path}: whole here (${bytes.length} bytes)`),
+    );
+    return !wasHere || path.startsWith(this.disk.name) || this.#said(path, "given-up");
   }
 
   /** Undefined where all is as it should be in the end, but for what waits for one that is `away`. */
@@ -247,28 +259,27 @@ class SpoolHistory extends Scene {
   }
 
   /** What came to one target comes to all, or is in what grew from it; else its loss is said. */
-  #expectAll({ path, bytes }: Content): void {
+  #expectAll(content: Content): void {
+    const { path, bytes } = content;
     const has = ({ files }: FakeDevice) =>
       [...files].some(([name, file]) => ownName(name) === path && file.bytes.subarray(0, bytes.length).equals(bytes));
-    for (const out of this.outs)
-      if (!has(out) && !this.#said(path)) this.wrong.push(`${path}: ${bytes.length} bytes never came to ${out.name}, and nobody says so`);
-    for (const out of this.outs)
-      if (!has(out) && !this.damaged.has(path) && this.released.some((it) => it.bytes === bytes))
+    for (const out of this.outs.filter((out) => !has(out))) {
+      const isOurs = this.released.some((it) => it.bytes === bytes);
+      if (isOurs && !this.damaged.has(path))
         this.wrong.push(`${path}: ${bytes.length} bytes were deleted at their source, and never came to ${out.name}`);
+      if ((isOurs || !this.#mayBeGone(content)) && !this.#said(path, "lost", "changed", "spool-damaged"))
+        this.wrong.push(`${path}: ${bytes.length} bytes never came to ${out.name}, and nobody says so`);
+    }
   }
 
   #expectOnce(): void {
-    for (const { name, features, files } of this.outs) {
-      const seen = new Map<string, Buffer[]>();
-      for (const [path, { bytes }] of files) seen.set(ownName(path), [...(seen.get(ownName(path)) ?? []), bytes]);
-      for (const [path, all] of seen) {
-        const proved = features.target?.digests?.length !== 0;
-        if (proved && all.some((it, n) => all.slice(n + 1).some((other) => other.equals(it))))
-          this.wrong.push(`${name}: ${path} is there twice`);
-        // Not proved to be the longer one, so sent beside it: what was read in place, of which one of two targets had the shorter one.
-        if (this.shape.onlyGrows && this.afterDelivery === "keep" && path.startsWith("card") && all.length > 1)
-          this.wrong.push(`${name}: of ${path} there are ${all.map(({ length }) => length).join(", ")} bytes`);
-      }
+    for (const out of this.outs) {
+      this.wrong.push(...twice(out));
+      // Not known to be ours, so never replaced: what had its name without an answer when its copy here was given up, or damaged; what was read in place, where one of two targets had the shorter one.
+      const isKnown = (path: string) => this.room === 2 ** 30 && !this.damaged.has(path) && path.startsWith(this.card.name);
+      if (!this.shape.onlyGrows || this.afterDelivery !== "keep") continue;
+      const besides = [...out.files.keys()].filter((path) => path !== ownName(path) && isKnown(ownName(path)));
+      this.wrong.push(...besides.map((path) => `${out.name}: ${path} is there beside what it grew from`));
     }
   }
 }
