@@ -9,6 +9,9 @@ import { expire } from "../../core/space.js";
 import type { Bench, FakeDevice } from "../fake-device.js";
 import { Random } from "../faults/random.js";
 
+/** A device, or what was in it. */
+type Held = Pick<FakeDevice, "files" | "put">;
+
 export class Scene {
   readonly random: Random;
   /** What each path held at any moment. */
@@ -67,13 +70,13 @@ export class Scene {
     this.goOn();
   }
 
-  put(device: FakeDevice, path: string, bytes: Buffer): void {
+  put(device: Held, path: string, bytes: Buffer): void {
     this.#timeMs += 1000;
     this.held.set(path, [...(this.held.get(path) ?? []), bytes]);
     device.put(path, bytes, this.#timeMs);
   }
 
-  grow(device: FakeDevice, path: string, length: number): void {
+  grow(device: Held, path: string, length: number): void {
     const added = this.random.bytes(length);
     const now = device.files.get(path)?.bytes;
     this.put(device, path, now === undefined ? added : Buffer.concat([now, added]));
