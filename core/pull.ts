@@ -81,7 +81,9 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         engine.work$.next();
         continue;
       }
-      let fits = version.store !== "spool" || (await spool.reserve(version.id, version.size));
+      // Of room that is being made nothing is for targets that are away.
+      const mayTake = reachable || engine.transfers.makingRoom === 0;
+      let fits = version.store !== "spool" || (mayTake && (await spool.reserve(version.id, version.size)));
       if (!fits && !(await spool.canEverHold(version.size))) {
         await engine.journal.apply(() => {
           engine.journal.run("UPDATE versions SET store = 'through', durable = 0, spooled = 0 WHERE id = ?", version.id);

@@ -27,7 +27,6 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
     if (stop.aborted) return false;
     if ((await isElsewhere(engine, row, stop)) && (await giveUp(engine, row, "delivered")) && (await reserve())) return true;
   }
-  const away = targets(engine, false);
   const attached = targets(engine, true);
   const marks = attached.map(() => "?").join(", ");
   // What was delivered meanwhile goes first: it is not pulled again.
@@ -45,12 +44,31 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
     if (bytes >= lacking) break;
     if (stop.aborted) return false;
     const mayGo = () => (row.waits === 0 ? isElsewhere(engine, row, stop) : sourceHolds(engine, row, stop));
-    if (row.released === "superseded" ? !mayEnd(engine, row) : engine.queue.pulling.has(row.id) || !(await mayGo())) continue;
+    const { pulling, releasing } = engine.queue;
+    const isHeld = () => pulling.has(row.id) || releasing.has(row.id);
+    if (row.released === "superseded" ? !mayEnd(engine, row) : isHeld() || !(await mayGo())) continue;
     going.push(row);
     bytes += Math.min(row.size, engine.spool.heldBytes(row.id));
   }
-  // What is given up in vain is pulled again at once, and again and again.
+  // What is given up in vain is pulled again at once, and again and again; so is what is given up for one while another takes its room.
   if (bytes < lacking && waiting.length < mostAtOnce) return false;
+  engine.transfers.makingRoom += 1;
+  try {
+    return await giveUpAll(engine, going, reserve, stop);
+  } finally {
+    engine.transfers.makingRoom -= 1;
+    engine.work$.next();
+  }
+}
+
+/** Until `reserve` has what it wants. */
+async function giveUpAll(
+  engine: Engine,
+  going: readonly (VersionRow & { readonly waits: 0 | 1 })[],
+  reserve: () => Promise<boolean>,
+  stop: AbortSignal,
+): Promise<boolean> {
+  const away = targets(engine, false);
   for (const row of going) {
     if (stop.aborted) return false;
     if (row.released === "superseded") {

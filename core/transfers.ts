@@ -42,6 +42,8 @@ export class Transfers {
   pushedBytes = 0;
   /** Source → which of its files waits for space in the spool, and how the space stands. */
   readonly waitForSpace = new Map<string, string>();
+  /** For how many files others are given up in the spool now: the room of those is theirs. */
+  makingRoom = 0;
 
   constructor(readonly clock: Clock) {}
 

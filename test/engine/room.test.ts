@@ -44,6 +44,30 @@ test("what waits for a target that is away is not given up where that makes too 
   assert.equal(card.calls.filter((call) => call === "open small 0").length, 1);
 });
 
+test("room that is made for one is not taken back meanwhile by what was given up for it", async (t) => {
+  const bench = new Bench(t);
+  const [card, cam] = [new FakeDevice("card", { concurrency: 8 }), new FakeDevice("cam")];
+  const [out, away] = [new FakeDevice("out"), new FakeDevice("away")];
+  away.attach(false);
+  const routes = [
+    { from: "card", to: ["away"] },
+    { from: "cam", to: ["out"] },
+  ];
+  await bench.start({ sources: [card, cam], targets: [out, away] }, routes, often);
+  disk(t, bench, 10 * mb);
+  for (let n = 0; n < 8; n++) card.put(`small${n}`, Buffer.alloc(mb));
+  await until(bench, "all are here", () => bench.events.filter(({ what }) => what === "pulled").length === 8);
+  const opened = () => card.calls.filter((call) => call.startsWith("open small")).length;
+  let before = 0;
+  cam.before = (call) => {
+    if (call === "open big 0") before = opened();
+    return undefined;
+  };
+  cam.put("big", Buffer.alloc(6 * mb));
+  await until(bench, "it arrives", () => out.files.has("big"));
+  assert.equal(before, 8);
+});
+
 test("what has to be read once more has the room of what was read of it", async (t) => {
   const bench = new Bench(t);
   const said: string[] = [];
