@@ -16,6 +16,7 @@ import type {
   Device,
   Digest,
   DigestKind,
+  Expect,
   FileEntry,
   Occupant,
   Plugin,
@@ -214,10 +215,13 @@ export class FakeDevice {
       },
       open: async (entry, offset, signal) => {
         await this.call(`open ${entry.path} ${offset}`, signal);
-        const bytes = this.files.get(entry.path)?.bytes.subarray(offset, entry.size) ?? Buffer.alloc(0);
-        const isShort = offset + bytes.length < entry.size;
+        this.#expectIn(entry);
+        const file = this.files.get(entry.path);
+        const bytes = file?.bytes.subarray(offset, entry.size) ?? Buffer.alloc(0);
+        const short = file === undefined ? "missing" : "changed";
+        const ends = offset + bytes.length < entry.size ? new Fault(short, `it ended after ${offset + bytes.length} bytes`) : undefined;
         this.openMost = Math.max(this.openMost, ++this.openNow);
-        const stream = Readable.from(this.#chunks(entry.path, offset, bytes, isShort, signal), { objectMode: false });
+        const stream = Readable.from(this.#chunks(entry.path, offset, bytes, ends, signal), { objectMode: false });
         stream.once("close", () => (this.openNow -= 1));
         return stream;
       },
@@ -235,6 +239,7 @@ export class FakeDevice {
         : {
             digest: async (entry: FileEntry, _kind: unknown, signal: AbortSignal) => {
               await this.call(`digest ${entry.path}`, signal);
+              this.#expectIn(entry);
               return features.crc?.(this.files.get(entry.path)?.bytes.subarray(0, entry.size) ?? Buffer.alloc(0));
             },
           }),
@@ -251,13 +256,13 @@ export class FakeDevice {
     if (!this.besidesFirst) yield* this.besides;
   }
 
-  async *#chunks(path: string, offset: number, bytes: Buffer, isShort: boolean, signal: AbortSignal): AsyncGenerator<Buffer> {
+  async *#chunks(path: string, offset: number, bytes: Buffer, ends: Fault | undefined, signal: AbortSignal): AsyncGenerator<Buffer> {
     const size = this.features.chunk ?? 65536;
     for (let at = 0; at < bytes.length; at += size) {
       await withSignal(this.before(`read ${path} ${offset + at}`, signal), signal);
       yield bytes.subarray(at, at + size);
     }
-    if (isShort) throw new Fault("changed", `it ended after ${offset + bytes.length} bytes`);
+    if (ends !== undefined) throw ends;
   }
 
   #tree(): Tree {
@@ -280,7 +285,12 @@ export class FakeDevice {
     };
   }
 
+  #expectIn({ medium }: Stamp): void {
+    if (medium !== this.medium) throw new Fault("offline", "another medium is in");
+  }
+
   #take(path: string, expect: Stamp): void {
+    this.#expectIn(expect);
     const entry = this.#entry(path);
     if (entry !== undefined && (entry.size !== expect.size || entry.modifiedMs !== expect.modifiedMs))
       throw new Fault("changed", "another file");
@@ -345,7 +355,10 @@ export class FakeDevice {
         // It was given its name before.
         if (partial === undefined && there?.size === upload.size && !unnamed)
           return { path: upload.path, size: upload.size, proof: "size" };
-        const replaced = upload.expect.kind === "replaces" && there !== undefined && there.size === upload.expect.size;
+        const { expect } = upload;
+        const isOurs = ({ size, digest }: Extract<Expect, { kind: "replaces" }>) =>
+          there?.size === size && (digest === undefined || there.digest === undefined || there.digest === digest);
+        const replaced = expect.kind === "replaces" && isOurs(expect);
         if (there !== undefined && !replaced) return there;
         if (partial?.length !== upload.size)
           throw new Fault(

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Fault } from "../../core/errors.js";
 import { Bench, crc32, FakeDevice } from "../fake-device.js";
 import { emptied, holds, Scene, twice } from "./scene.js";
 
@@ -62,6 +63,15 @@ class MediaHistory extends Scene {
     this.outs = [target("out"), target("other")].slice(random.below(2));
     for (const device of this.devices) this.trouble(device);
     for (const out of this.outs) this.watch(out);
+    const trouble = this.reader.before;
+    this.reader.before = (call, signal) => {
+      const done = (trouble(call, signal) ?? Promise.resolve()).then(() => {
+        if (this.reader.medium === undefined) throw new Fault("offline", "nothing is in");
+      });
+      // Nobody waits for it once its signal has come.
+      done.catch(() => undefined);
+      return done;
+    };
     const { files } = this.reader;
     const remove = files.delete.bind(files);
     files.delete = (path) => {
@@ -165,8 +175,11 @@ class MediaHistory extends Scene {
     else if (what < 0.7) this.goOn();
     else if (what < 0.8) random.pick(this.outs).attach(true);
     else if (what < 0.84) random.pick(this.outs).attach(false);
-    else if (what < 0.91) this.#goesBack(random.pick(this.outs));
-    else if (what < 0.93) this.#format(random.pick(["A", "B", "C"]));
+    else if (what < 0.91) {
+      const out = random.pick(this.outs);
+      // By its size alone another that has its name cannot be told from what was there.
+      if (out.features.target?.digests?.length !== 0) this.#goesBack(out);
+    } else if (what < 0.93) this.#format(random.pick(["A", "B", "C"]));
     else if (what < 0.96) {
       const how = random.pick(["stop", "kill", "kill"] as const);
       this.history.push(how);
