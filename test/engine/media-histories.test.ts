@@ -10,7 +10,7 @@ import { Bench, crc32, FakeDevice } from "../fake-device.js";
 import { emptied, holds, Scene, twice } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
-const rounds = Number(process.env.ROUNDS ?? 5);
+const rounds = Number(process.env.ROUNDS ?? 3);
 
 type Files = FakeDevice["files"];
 

@@ -12,7 +12,7 @@ import { PostBox } from "../post-box.js";
 import { holds, Scene, twice } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
-const rounds = Number(process.env.ROUNDS ?? 5);
+const rounds = Number(process.env.ROUNDS ?? 3);
 const dayMs = 86_400_000;
 const largest = 200_000;
 

@@ -13,7 +13,7 @@ import { Bench, crc32, FakeDevice } from "../fake-device.js";
 import { emptied, holds, ownName, Scene, twice } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
-const rounds = Number(process.env.ROUNDS ?? 6);
+const rounds = Number(process.env.ROUNDS ?? 3);
 
 interface Content {
   readonly path: string;
