@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -83,6 +83,22 @@ test("what is promised to files that are being written is not promised again, th
   assert.deepEqual([await spool.lacks(two, 301), await spool.lacks(two, 300)], [1, 0]);
   spool.comesNoMore(one);
   assert.equal(await spool.reserve(two, 400), true, "it broke off: the rest of it is free");
+});
+
+test("what is written between two looks at the disk is not taken for free", async (t) => {
+  const { spool } = await spoolIn(t, 2 ** 30);
+  const [first, second] = [id, "0123456789abcdee"];
+  const size = (version: string) => statSync(spool.pathOf(version), { throwIfNoEntry: false })?.size ?? 0;
+  let asked: () => void = () => undefined;
+  spool.freeBytes = () => {
+    const free = 150 - size(first) - size(second);
+    asked();
+    return Promise.resolve(free);
+  };
+  assert.equal(await spool.reserve(first, 100), true);
+  // All that was promised to it, and is on the disk by the time that is asked.
+  asked = () => writeFileSync(spool.pathOf(first), randomBytes(100));
+  assert.equal(await spool.reserve(second, 100), false);
 });
 
 test("what a killed write left behind is taken away; spool files are named", async (t) => {

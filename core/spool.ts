@@ -94,16 +94,17 @@ export class Spool {
   async lacks(version: string, sizeBytes: number): Promise<number> {
     const more = Math.max(0, sizeBytes - (this.#held.get(version) ?? 0));
     const allowed = this.#limits.maxSizeBytes - this.#used - more;
-    const left = (await this.freeBytes()) - (sizeBytes - (await sizeOf(this.pathOf(version)))) - this.#limits.keepFreeBytes;
-    return Math.max(0, -allowed, (await this.#stillComes(version, left)) - left);
+    // What is written meanwhile counts twice rather than not at all: what others were promised is asked before what is free.
+    const others = [...this.#coming].filter(([id]) => id !== version);
+    const left = async () => (await this.freeBytes()) - (sizeBytes - (await sizeOf(this.pathOf(version)))) - this.#limits.keepFreeBytes;
+    const promised = others.reduce((sum, [, bytes]) => sum + bytes, 0);
+    const over = promised - (await left());
+    return Math.max(0, -allowed, over > 0 ? (await this.#stillComes(others)) - (await left()) : 0);
   }
 
-  /** What was promised to others than this version and is not on the disk yet; asked no closer than whether `enough` is. */
-  async #stillComes(version: string, enough: number): Promise<number> {
-    const others = [...this.#coming].filter(([id]) => id !== version);
-    const promised = others.reduce((sum, [, bytes]) => sum + bytes, 0);
-    if (promised <= enough) return promised;
-    const missing = await Promise.all(others.map(async ([id, bytes]) => Math.max(0, bytes - (await sizeOf(this.pathOf(id))))));
+  /** What was promised to these and is not on the disk yet. */
+  async #stillComes(of: Iterable<readonly [string, number]>): Promise<number> {
+    const missing = await Promise.all([...of].map(async ([id, bytes]) => Math.max(0, bytes - (await sizeOf(this.pathOf(id))))));
     return missing.reduce((sum, bytes) => sum + bytes, 0);
   }
 
@@ -115,7 +116,7 @@ export class Spool {
   /** How the space stands, for a person. */
   async spaceText(): Promise<string> {
     const mb = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
-    const coming = await this.#stillComes("", 0);
+    const coming = await this.#stillComes(this.#coming);
     const beside = coming > 0 ? `, beside ${mb(coming)} that still come of what is being fetched` : "";
     const sizes = await Promise.all([...this.#aside].map((version) => sizeOf(join(this.#asideDir, version))));
     const aside = sizes.reduce((sum, size) => sum + size, 0);
