@@ -13,7 +13,7 @@ import { anotherFile, sameOrGrown } from "./pull-job.js";
 import { stampOf, type VersionRow } from "./rows.js";
 import { readingOf, StreamReading } from "./reading.js";
 import { Samples } from "./samples.js";
-import { giveUp, sourceHolds } from "./space.js";
+import { giveUp, remade, sourceHolds } from "./space.js";
 import { paced, pacedBytes } from "./throttle.js";
 
 const readBytes = 512 * 1024;
@@ -126,6 +126,8 @@ class SpoolContent implements Content {
   /** The medium fails at the copy here: where the source has the file still, that is read once more; else this is the only one, and is tried again. */
   async #damaged(error: unknown, signal: AbortSignal): Promise<Fault> {
     const fault = faultOfErrno(error, `cannot read the spool file ${this.localPath}`);
+    if (this.version.state === "sealed" && (await remade(this.engine, this.version)))
+      return new Fault("transient", `${fault.message}; it is made anew here`);
     return (await sourceHolds(this.engine, this.version, signal)) ? this.#lost(fault) : fault;
   }
 

@@ -51,6 +51,7 @@ export async function notePassed(engine: Engine): Promise<void> {
   await journal.apply(() => {
     journal.run(`UPDATE versions SET ${dated("sealed_ms")} AND spooled > 0`, nowMs, over(spool.keep));
     journal.run(`UPDATE absent SET ${dated("since_ms")}`, nowMs, over(known.keep));
+    journal.run("UPDATE deliveries SET done_ms = ?1 WHERE state = 'done' AND done_ms > ?1", nowMs);
     journal.setMeta(notedKey, String(nowMs));
   });
 }

@@ -74,7 +74,8 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
   for (const reachable of [true, false]) {
     for (const rank of queue.wanted(lane.name, lane.media, targets(engine, reachable))) {
       const version = queue.version(rank.version);
-      if (version === undefined || waits(engine, version)) continue;
+      // While room was sought for one before it, a longer one was found.
+      if (version === undefined || version.state === "gone" || waits(engine, version)) continue;
       if (canSend(version) && (version.store !== "spool" || version.spooled > 0)) {
         // The copy here is whole, whatever became of the source's; or the push reads it there, in place or straight through.
         await engine.journal.apply(() => queue.bytesCome(version.id, [...engine.lanes.keys()]));

@@ -294,23 +294,13 @@ export class Queue {
 
   /**
    * Inside `apply`. What is planned now counts for what was found under other rules, too: when it goes, and whether release waits for it, unless its target has no use for it. `others`: what is planned by
-   * routes that may have found it, and would not any more; what they require stays so. What was not begun does not go to a place of before where it goes to another of its target now. Whether release may wait
-   * for something else now.
+   * routes that may have found it, and would not any more; what they require stays so. Whether release may wait for something else now.
    */
   setRules(version: string, planned: readonly PlannedDelivery[], others: readonly PlannedDelivery[]): boolean {
     const all = [...planned, ...others];
     const places = new Set(all.map(({ id }) => id));
-    const rows = this.deliveriesOf(version);
     let changes = 0;
-    for (const row of rows) {
-      const goes = (it: DeliveryRow) => planned.some(({ id }) => id === it.id) && !["dropped", "discard"].includes(it.state);
-      const isNew = row.begun === 0 && row.receipt === null && row.marks === null && ["wanting", "ready", "parked"].includes(row.state);
-      if (isNew && !places.has(row.id) && rows.some((it) => it.target === row.target && goes(it))) {
-        // As if it never was: its route may lead there again.
-        this.journal.run("DELETE FROM deliveries WHERE id = ?", row.id);
-        changes += 1;
-        continue;
-      }
+    for (const row of this.deliveriesOf(version)) {
       const plan = planned.find(({ id }) => id === row.id);
       if (
         plan !== undefined &&
@@ -736,18 +726,6 @@ export class Queue {
     this.following.add(target);
     for (const row of this.deliveriesOf(version).filter((row) => row.target === target && row.path === path))
       this.setMarks(row.id, { ...marksIn(row.marks), after: first });
-  }
-
-  /** Inside `commit`. What was begun of a version and is to end without a receipt may have come: the longer one that waits for it takes its place where a target `proves` it. Where it was to replace another, that may be there instead. */
-  mayHaveBrought({ id: version, size, digest }: VersionRow, proves: (target: string) => boolean): void {
-    if (digest === null) return;
-    for (const { id, target, begun, path, replaces } of this.deliveriesOf(version))
-      if (begun > 0 && replaces === null && proves(target))
-        this.journal.run(
-          "UPDATE deliveries SET replaces = ?1 WHERE replaces IS NULL AND state IN ('wanting', 'ready') AND json_extract(marks, '$.after') = ?2",
-          JSON.stringify({ path, size, digest }),
-          id,
-        );
   }
 
   /** The delivery that is to end before this one begins, while it has not. */

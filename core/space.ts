@@ -9,7 +9,7 @@ import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
 import { notePassed } from "./passed.js";
-import { type DeliveryRow, hasLeft, marksIn, type VersionRow } from "./rows.js";
+import { hasLeft, type VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
 
 /** Deliveries that may yet need the bytes. */
@@ -45,8 +45,7 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
     if (stop.aborted) return false;
     const mayGo = () => (row.waits === 0 ? isElsewhere(engine, row, stop) : sourceHolds(engine, row, stop));
     const { pulling, releasing } = engine.queue;
-    const isHeld = () => pulling.has(row.id) || releasing.has(row.id);
-    if (row.released === "superseded" ? !mayEnd(engine, row) : isHeld() || !(await mayGo())) continue;
+    if (row.released !== "superseded" && (pulling.has(row.id) || releasing.has(row.id) || !(await mayGo()))) continue;
     going.push(row);
     bytes += Math.min(row.size, engine.spool.heldBytes(row.id));
   }
@@ -148,21 +147,12 @@ export async function expire(engine: Engine, stop: AbortSignal): Promise<void> {
   }
 }
 
-/** What was begun of a version would go to its end, though a longer one holds all of it. False where that may not be given up. */
+/** What was begun of a version would go to its end, though a longer one holds all of it. False where it is being sent. */
 async function giveUpBegun(engine: Engine, row: VersionRow): Promise<boolean> {
   const { queue, journal } = engine;
-  if (!mayEnd(engine, row)) return false;
-  await journal.commit(() => {
-    queue.mayHaveBrought(row, (target) => (engine.lanes.get(target)?.device.target?.features.digests.length ?? 0) > 0);
-    queue.drop(row.id, "superseded: the file grew");
-  });
+  if (queue.deliveriesOf(row.id).some(({ id }) => queue.pushing.has(id))) return false;
+  await journal.commit(() => queue.drop(row.id, "superseded: the file grew"));
   return giveUp(engine, row, "delivered");
-}
-
-/** Not where it is being sent, nor where it has its name, perhaps, at a target that cannot tell what has a name: the longer one would come beside it. */
-function mayEnd({ queue }: Engine, { id }: VersionRow): boolean {
-  const isNamed = ({ state, marks }: DeliveryRow) => stillWaits.includes(`'${state}'`) && marksIn(marks).publishing !== undefined;
-  return !queue.deliveriesOf(id).some((row) => queue.pushing.has(row.id) || isNamed(row));
 }
 
 /** Copies that nothing waits for any more, the oldest first; those that somebody got before those that nobody did. */
@@ -228,7 +218,8 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
 export async function madeAnew(engine: Engine, version: VersionRow): Promise<boolean> {
   const { journal, queue, spool } = engine;
   const { id, source, path, medium, size, digest, generation } = version;
-  if (queue.version(id)?.generation !== generation) return false;
+  const now = queue.version(id);
+  if (now?.generation !== generation || now.state === "gone") return false;
   const longer = journal.all<VersionRow>(
     "SELECT * FROM versions WHERE source = ? AND path = ? AND medium = ? AND size > ? AND state = 'sealed' AND spooled > 0 ORDER BY found_ms",
     source,
@@ -240,15 +231,13 @@ export async function madeAnew(engine: Engine, version: VersionRow): Promise<boo
     if (digest === null || size === 0 || !(await beginsWith(engine, whole, size, digest))) continue;
     try {
       await spool.replace(id, whole.id, size);
+      if (!(await isWhole(engine, version))) return false;
     } catch (error) {
       engine.events.say("warn", "spool-damaged", `the spool file ${spool.pathOf(id)} cannot be made anew: ${reasonOf(error)}`);
       return false;
     }
     await journal.commit(() => {
-      journal.run(
-        "UPDATE versions SET state = 'sealed', durable = size, spooled = size, generation = generation + 1 WHERE id = ? AND state <> 'gone'",
-        id,
-      );
+      journal.run("UPDATE versions SET state = 'sealed', durable = size, spooled = size, generation = generation + 1 WHERE id = ?", id);
       journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", id);
     });
     spool.hold(id, size);
@@ -257,6 +246,19 @@ export async function madeAnew(engine: Engine, version: VersionRow): Promise<boo
     return true;
   }
   return false;
+}
+
+/** The same while it runs. */
+export async function remade(engine: Engine, version: VersionRow): Promise<boolean> {
+  const { queue } = engine;
+  if (queue.pulling.has(version.id) || queue.releasing.has(version.id)) return false;
+  queue.pulling.set(version.id, { weight: 0, rank: 0, path: version.path });
+  try {
+    return await madeAnew(engine, version);
+  } finally {
+    queue.pulling.delete(version.id);
+    engine.work$.next();
+  }
 }
 
 /** One file that its medium has damaged keeps no other waiting: what cannot be done with it is told. */

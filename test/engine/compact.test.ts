@@ -115,10 +115,13 @@ test("a clock that is years ahead for a while has nothing forgotten before its t
   await listed(right + 3650 * day);
   assert.deepEqual(versions(bench), ["a.bin 100", "b.bin 50"]);
   card.files.delete("b.bin");
+  card.put("c.bin", Buffer.alloc(20, 3), t0 + 2000);
   await listed(right + 3652 * day);
+  await until(bench, "the third", () => bench.states("out").join() === "done,done,done");
+  card.files.delete("c.bin");
   await listed(right);
   await later(bench, 1);
-  assert.deepEqual(versions(bench), ["a.bin 100", "b.bin 50"]);
+  assert.deepEqual(versions(bench), ["a.bin 100", "b.bin 50", "c.bin 20"]);
   await later(bench, 366);
   await later(bench, 1);
   assert.deepEqual(versions(bench), []);

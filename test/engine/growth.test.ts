@@ -672,43 +672,6 @@ for (const inPlace of [false, true])
         assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 2, out.calls.join());
       });
 
-for (const digests of [[], ["sha256"]] as const)
-  test(`a file that grew, got its name by a request whose answer was lost, and whose copy is to make room then, has it alone in the end (${digests[0] ?? "by size"})`, async (t) => {
-    const bench = new Bench(t);
-    const card = new FakeDevice("card");
-    const [out, other] = [new FakeDevice("out", { target: { digests } }), new FakeDevice("other")];
-    const bytes = randomBytes(50_000);
-    out.after = (call) => {
-      if (call !== "commit") return undefined;
-      out.attach(false);
-      throw new Fault("offline", "cut");
-    };
-    card.put("log.bin", bytes.subarray(0, 20_000), t0);
-    const routes = [
-      { from: "card", to: ["out"], exclude: ["*.jpg"] },
-      { from: "card", to: ["other"], include: ["*.jpg"] },
-    ];
-    await bench.start({ sources: [card], targets: [out, other] }, routes, { maxSize: 100_000 });
-    await until(bench, "its name", () => out.files.has("log.bin") && bench.states("out")[0] === "ready");
-    card.put("log.bin", bytes, t0 + 1000);
-    bench.daemon.engine.relist$.next("card");
-    await until(bench, "the longer one is here", () => bench.events.filter(({ what }) => what === "pulled").length === 2);
-    const spooled = () => bench.daemon.engine.journal.get<{ n: number }>("SELECT count(*) AS n FROM versions WHERE spooled > 0")?.n;
-    card.put("photo.jpg", randomBytes(40_000), t0 + 2000);
-    bench.daemon.engine.relist$.next("card");
-    // What is in doubt, and cannot be told from another, stays here.
-    if (digests.length > 0) await until(bench, "the other is there", () => other.files.has("photo.jpg"));
-    else await until(bench, "it waits", () => bench.events.some(({ what }) => what === "spool-full"));
-    assert.equal(spooled(), 2);
-    out.after = () => undefined;
-    out.attach(true);
-    await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
-    assert.deepEqual([...out.files.keys()], ["log.bin"]);
-    await until(bench, "the other is there", () => other.files.has("photo.jpg"));
-    await until(bench, "nothing is left", () => bench.states("out").every((state) => state === "done" || state === "dropped"));
-    assert.equal(out.partials.size, 0);
-  });
-
 for (const needs of ["stream", "sealed", "sealedPath"] as const)
   test(`a file that is read in place, and grew when one of two targets had it, takes the place of that there (${needs})`, async (t) => {
     const bench = new Bench(t);

@@ -897,36 +897,6 @@ for (const change of ["another path", "another rate"])
     await until(bench, "deleted", () => card.files.size === 0);
   });
 
-test("what waits goes to the place where its route leads now, and not to that of before, too; what was begun there goes to its end", async (t) => {
-  const bench = new Bench(t);
-  const [card, out] = [new FakeDevice("card", { tree: true }), new FakeDevice("out")];
-  card.put("begun.bin", randomBytes(200_000), t0);
-  out.before = (call) => {
-    if (!call.startsWith("commit")) return undefined;
-    out.attach(false);
-    throw new Fault("offline", "cut");
-  };
-  const routes = (into: string) => [{ from: "card", to: ["out"], into, afterDelivery: "delete" as const }];
-  const devices = { sources: [card], targets: [out] };
-  await bench.start(devices, routes("wrong"));
-  await until(bench, "one is begun", () => out.partials.size === 1 && bench.states("out").join() === "ready");
-  card.put("a.bin", "one", t0);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "one is not", () => bench.states("out").join() === "ready,ready");
-  const places = () =>
-    bench.daemon.engine.journal.all<{ path: string }>("SELECT path FROM deliveries ORDER BY path").map(({ path }) => path);
-  const there = ["right/a.bin", "right/begun.bin", "wrong/begun.bin"];
-  for (const into of ["right", "wrong", "right"]) {
-    await bench.reload(devices, routes(into));
-    const all = into === "right" ? there : ["wrong/a.bin", "wrong/begun.bin"];
-    await until(bench, `it goes ${into}`, () => places().join() === all.join());
-  }
-  out.before = () => undefined;
-  out.attach(true);
-  await until(bench, "all is taken from the source", () => card.files.size === 0);
-  assert.deepEqual([...out.files.keys()].sort(), there);
-});
-
 test("what its source has no more waits for the place where its route led when it was found", async (t) => {
   const bench = new Bench(t);
   const [card, out] = [new FakeDevice("card", { tree: true }), new FakeDevice("out")];

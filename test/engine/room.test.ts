@@ -1,5 +1,6 @@
 /** Room on the spool's disk, as it is promised, given up and taken back. The disk is simulated: it holds so much, and nothing else. */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -293,4 +294,28 @@ test("what is perhaps deleted at its source between the look at that and the act
   review.attach(true);
   await until(bench, "all arrive", () => review.files.size === 2 && ground.files.size === 2);
   assert.ok(!bench.events.some(({ what }) => what === "lost"));
+});
+
+test("what a longer one was found of while room was sought for another is not pulled any more", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { spool, queue, journal } = bench.daemon.engine;
+  const reserve = spool.reserve.bind(spool);
+  const idOf = (path: string) => queue.latest("card", { path })?.id;
+  spool.reserve = async (id, bytes) => {
+    const [first, second] = [idOf("b.bin"), idOf("a.bin")];
+    if (id !== first) return reserve(id, bytes);
+    if (second !== undefined) await journal.apply(() => queue.makeWay(second));
+    return false;
+  };
+  card.put("a.bin", randomBytes(10_000));
+  card.put("b.bin", randomBytes(10_000));
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the first waits", () => bench.events.some(({ what }) => what === "spool-full"));
+  spool.reserve = reserve;
+  bench.daemon.engine.work$.next();
+  await until(bench, "it arrives", () => out.files.has("b.bin"));
+  const pulled = bench.events.filter(({ what }) => what === "pulled").map(({ message }) => message.replace(/: .*/, ""));
+  assert.deepEqual(pulled, ["card:b.bin"]);
 });

@@ -1,7 +1,7 @@
 /** What the medium of the state directory did to a copy in the spool after it was synced: bits that flipped, blocks that power took, files that cannot be looked at any more. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
@@ -39,6 +39,7 @@ for (const [how, target, lostBy] of [
   ["sent, by its content", {}, "while it runs"],
   ["sent, and was cut off while nothing ran", {}, "while nothing ran"],
   ["sent whole, and the answer was lost", { digests: [], resume: false }, "while it runs"],
+  ["sent, and its medium fails there", {}, "by its medium"],
 ] as const)
   test(`a copy of which a longer one is here, too, is damaged after it was begun to be ${how}: it is made anew from that, its source is not waited for`, async (t) => {
     const bench = new Bench(t);
@@ -65,7 +66,17 @@ for (const [how, target, lostBy] of [
       await bench.stop();
       truncateSync(copy, 10_000);
       await bench.start(devices, routes);
-    } else rot(copy, 1000);
+    } else if (lostBy === "while it runs") rot(copy, 1000);
+    else {
+      const { spool } = bench.daemon.engine;
+      const { ino } = statSync(copy);
+      const reader = spool.reader.bind(spool);
+      const failed = Object.assign(new Error("EIO: i/o error, read"), { code: "EIO", syscall: "read" });
+      spool.reader = async (version) => {
+        const handle = await reader(version);
+        return (await handle.stat()).ino === ino ? Object.assign(handle, { read: () => Promise.reject(failed) }) : handle;
+      };
+    }
     out.attach(true);
     await until(bench, "delivered", () => out.files.get("log.bin")?.bytes.equals(bytes) === true);
     assert.deepEqual([...out.files.keys()], ["log.bin"]);
