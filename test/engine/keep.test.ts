@@ -897,6 +897,25 @@ for (const change of ["another path", "another rate"])
     await until(bench, "deleted", () => card.files.size === 0);
   });
 
+test("what is half here of a version that a longer one took over leaves by retention", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  card.put("a.bin", randomBytes(1000), t0);
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "it is here", () => bench.events.some(({ what }) => what === "pulled"));
+  const { engine } = bench.daemon;
+  const id = engine.queue.latest("card", { path: "a.bin" })?.id ?? "";
+  // As where its copy was given up, and it was being pulled once more when the longer one became whole.
+  await engine.journal.apply(() => {
+    engine.journal.run("UPDATE versions SET state = 'found', durable = 500, released = 'superseded' WHERE id = ?", id);
+    engine.queue.drop(id, "superseded: the file grew");
+  });
+  await bench.pass(30);
+  await expire(engine, new AbortController().signal);
+  assert.equal(engine.spool.usedBytes, 0);
+});
+
 test("what its source has no more waits for the place where its route led when it was found", async (t) => {
   const bench = new Bench(t);
   const [card, out] = [new FakeDevice("card", { tree: true }), new FakeDevice("out")];
