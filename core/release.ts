@@ -238,6 +238,7 @@ async function isContent(
   const entry = await source.stat(version.path, signal);
   // Perhaps by a run that was killed before that was on the medium: who takes it away sees to that.
   if (entry === undefined) return true;
+  if ((entry.medium ?? "") !== version.medium) throw new Fault("offline", "another medium is in");
   if (entry.size !== version.size) throw new Fault("changed", `${version.path} has another size`);
   // A source that digests by itself has not to be read once more, while the copy here tells what it must say.
   const kind = source.features.digests[0];

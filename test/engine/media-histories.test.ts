@@ -18,7 +18,6 @@ class MediaHistory extends Scene {
   readonly reader: FakeDevice;
   readonly outs: readonly FakeDevice[];
   readonly afterDelivery: "keep" | "delete";
-  readonly maxSize: number;
   readonly history: string[] = [];
   /** What is on the media that are not in. */
   readonly #shelf = new Map<string, Files>([
@@ -38,7 +37,6 @@ class MediaHistory extends Scene {
     super(seed);
     const { random } = this;
     this.afterDelivery = random.pick(["keep", "delete"]);
-    this.maxSize = random.pick([2 ** 30, 2 ** 30, 600_000]);
     this.reader = new FakeDevice("reader", {
       tree: true,
       chunk: random.pick([4096, 65536]),
@@ -89,8 +87,8 @@ class MediaHistory extends Scene {
   }
 
   get plan(): string {
-    const { afterDelivery, maxSize } = this;
-    return JSON.stringify({ afterDelivery, maxSize, devices: this.devices.map(({ name, features }) => ({ name, ...features })) });
+    const { afterDelivery } = this;
+    return JSON.stringify({ afterDelivery, devices: this.devices.map(({ name, features }) => ({ name, ...features })) });
   }
 
   /** It has it, or has it no more only as it came back as it was before. */
@@ -103,9 +101,9 @@ class MediaHistory extends Scene {
   }
 
   start(): Promise<unknown> {
-    const { reader, outs, afterDelivery, maxSize } = this;
+    const { reader, outs, afterDelivery } = this;
     const routes = [{ from: "reader", to: outs.map(({ name }) => name), afterDelivery }];
-    return this.bench.start({ sources: [reader], targets: outs }, routes, { maxSize });
+    return this.bench.start({ sources: [reader], targets: outs }, routes);
   }
 
   #insert(medium: string | undefined): void {

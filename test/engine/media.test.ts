@@ -403,3 +403,24 @@ test("an archive that is there in another case is looked at once for all files, 
   const listed = card.calls.filter((call) => call === "list").length;
   assert.ok(listed <= 4, `it was listed ${listed} times`);
 });
+
+for (const size of [1000, 2000])
+  test(`another medium that comes in while what was delivered is compared, with a file of ${size} bytes of that name: it says nothing of the first`, async (t) => {
+    const bench = new Bench(t);
+    const [card, out] = [new FakeDevice("card", { tree: true }), new FakeDevice("out")];
+    const file = (bytes: number) => new Map([["a.bin", { bytes: randomBytes(bytes), modifiedMs: Date.UTC(2026, 4, 1) }]]);
+    const first = file(1000);
+    card.insert("A", first);
+    let isOther = false;
+    card.before = (call) => {
+      if (call !== "stat a.bin" || out.files.size === 0 || isOther) return undefined;
+      isOther = true;
+      card.insert("B", file(size));
+      return undefined;
+    };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+    await until(bench, "the other is taken away", () => isOther && card.medium === "B" && card.files.size === 0);
+    card.insert("A", first);
+    await until(bench, "the first is taken away", () => card.files.size === 0);
+    assert.equal(out.files.size, 2);
+  });
