@@ -182,11 +182,7 @@ async function isElsewhere(engine: Engine, version: VersionRow, stop: AbortSigna
  */
 export async function giveUp(engine: Engine, version: VersionRow, why: "delivered" | "waits" | "lost"): Promise<boolean> {
   const { journal, queue, spool } = engine;
-  // What is being taken from its source is there no more in a moment.
-  if (queue.pulling.has(version.id) || queue.releasing.has(version.id)) return false;
-  // Nobody may begin to write that file until it is removed.
-  queue.pulling.set(version.id, { weight: 0, rank: 0, path: version.path });
-  try {
+  const given = await unwritten(engine, version, async () => {
     if (why === "lost" && (await madeAnew(engine, version))) return true;
     const given = await journal.commit(() => {
       const now = queue.version(version.id);
@@ -205,9 +201,19 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
     if (given && why === "lost") tellAside(engine, version, await orTold(engine, version.id, () => spool.setAside(version.id)));
     else if (given) await orTold(engine, version.id, () => spool.drop(version.id));
     return given;
+  });
+  if (why !== "delivered") engine.work$.next();
+  return given;
+}
+
+/** Nobody may begin to write that file meanwhile. False, and nothing is done, where somebody does, or it is being taken from its source: there it is no more in a moment. */
+async function unwritten({ queue }: Engine, { id, path }: VersionRow, work: () => Promise<boolean>): Promise<boolean> {
+  if (queue.pulling.has(id) || queue.releasing.has(id)) return false;
+  queue.pulling.set(id, { weight: 0, rank: 0, path });
+  try {
+    return await work();
   } finally {
-    queue.pulling.delete(version.id);
-    if (why !== "delivered") engine.work$.next();
+    queue.pulling.delete(id);
   }
 }
 
@@ -248,17 +254,11 @@ export async function madeAnew(engine: Engine, version: VersionRow): Promise<boo
   return false;
 }
 
-/** The same while it runs. */
+/** The same while others may want to write it. */
 export async function remade(engine: Engine, version: VersionRow): Promise<boolean> {
-  const { queue } = engine;
-  if (queue.pulling.has(version.id) || queue.releasing.has(version.id)) return false;
-  queue.pulling.set(version.id, { weight: 0, rank: 0, path: version.path });
-  try {
-    return await madeAnew(engine, version);
-  } finally {
-    queue.pulling.delete(version.id);
-    engine.work$.next();
-  }
+  const done = await unwritten(engine, version, () => madeAnew(engine, version));
+  if (done) engine.work$.next();
+  return done;
 }
 
 /** One file that its medium has damaged keeps no other waiting: what cannot be done with it is told. */

@@ -21,7 +21,7 @@ export class Scene {
   #timeMs = Date.UTC(2026, 4, 1);
   #goOn: (() => void)[] = [];
 
-  constructor(seed: number) {
+  constructor(readonly seed: number) {
     this.random = new Random(seed);
   }
 
@@ -80,6 +80,38 @@ export class Scene {
     const added = this.random.bytes(length);
     const now = device.files.get(path)?.bytes;
     this.put(device, path, now === undefined ? added : Buffer.concat([now, added]));
+  }
+}
+
+interface History {
+  readonly seed: number;
+  readonly bench: Bench;
+  readonly devices: readonly FakeDevice[];
+  /** What was drawn at its begin, or what it became. */
+  readonly plan: string;
+  readonly wrong: readonly string[];
+  /** What was done that no event tells. */
+  readonly history?: readonly string[];
+  start(): Promise<unknown>;
+  step(): Promise<void>;
+  /** Nothing fails any more; throws where not all is as it should be in the end. */
+  end(): Promise<void>;
+}
+
+/** To its end. Throws where something was wrong, with what replays it and what was done, said and called. */
+export async function live(made: History, steps = 60): Promise<void> {
+  const { seed, bench, devices, wrong, history = [] } = made;
+  try {
+    await made.start();
+    for (let step = 0; step < steps; step++) await made.step();
+    await made.end();
+    assert.deepEqual(wrong, []);
+  } catch (error) {
+    const calls = devices.map(({ name, calls }) => `${name}: ${calls.slice(-60).join("; ")}`);
+    const said = bench.events.map(({ what, message }) => `${what}: ${message}`).slice(-100);
+    throw new Error([`SEED=${seed} ${made.plan}`, String(error), ...wrong, ...history, ...said, ...calls].join("\n"), { cause: error });
+  } finally {
+    await bench.stop();
   }
 }
 

@@ -3,13 +3,13 @@
  * content arrives, and on no day come more bytes than the budget has. SEED=7 ROUNDS=500 is another, longer one; what runs beside what is not the seed's alone.
  */
 import assert from "node:assert/strict";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { retry } from "../../core/amend.js";
 import type { DeliveryRow } from "../../core/rows.js";
 import { Bench, FakeDevice } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
-import { holds, Scene, twice } from "./scene.js";
+import { holds, live, Scene, twice } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 3);
@@ -191,25 +191,6 @@ class ShotHistory extends Scene {
   }
 }
 
-async function run(t: TestContext, seed: number): Promise<void> {
-  const bench = new Bench(t);
-  const history = new ShotHistory(bench, seed);
-  try {
-    await history.start();
-    for (let step = 0; step < 60; step++) await history.step();
-    await history.end();
-    assert.deepEqual(history.wrong, []);
-  } catch (error) {
-    const calls = history.devices.map(({ name, calls }) => `${name}: ${calls.slice(-60).join("; ")}`);
-    const said = bench.events.map(({ what, message }) => `${what}: ${message}`).slice(-100);
-    throw new Error([`SEED=${seed} ${history.plan}`, String(error), ...history.wrong, ...history.history, ...said, ...calls].join("\n"), {
-      cause: error,
-    });
-  } finally {
-    await bench.stop();
-  }
-}
-
 test("a single shot, and budgets, under requests that break and answers that are lost, as days pass", async (t) => {
-  for (let round = 0; round < rounds; round++) await run(t, seed * 1000 + round);
+  for (let round = 0; round < rounds; round++) await live(new ShotHistory(new Bench(t), seed * 1000 + round));
 });

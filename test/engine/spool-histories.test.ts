@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { EventName } from "../../core/events.js";
 import { Spool } from "../../core/spool.js";
 import { Bench, crc32, FakeDevice } from "../fake-device.js";
-import { emptied, holds, ownName, Scene, twice } from "./scene.js";
+import { emptied, holds, live, ownName, Scene, twice } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 3);
@@ -309,26 +309,11 @@ function change(path: string, at: number, flip: number): void {
 }
 
 async function run(t: TestContext, seed: number, shape: Shape): Promise<void> {
-  const bench = new Bench(t);
-  const history = new SpoolHistory(bench, seed, shape);
+  const history = new SpoolHistory(new Bench(t), seed, shape);
   const free = history.byDisk
     ? t.mock.method(Spool.prototype, "freeBytes", () => Promise.resolve(Math.max(0, history.room - history.taken)))
     : undefined;
-  try {
-    await history.start();
-    for (let step = 0; step < 60; step++) await history.step();
-    await history.end();
-    assert.deepEqual(history.wrong, []);
-  } catch (error) {
-    const calls = history.devices.map(({ name, calls }) => `${name}: ${calls.slice(-60).join("; ")}`);
-    const said = bench.events.map(({ what, message }) => `${what}: ${message}`).slice(-100);
-    throw new Error([`SEED=${seed} ${history.plan}`, String(error), ...history.wrong, ...history.history, ...said, ...calls].join("\n"), {
-      cause: error,
-    });
-  } finally {
-    await bench.stop();
-    free?.mock.restore();
-  }
+  await live(history).finally(() => free?.mock.restore());
 }
 
 for (const damages of [false, true])
