@@ -12,6 +12,7 @@ import { Considering } from "./considered.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { lookInto } from "./entries.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { foundNow } from "./found-at.js";
 import type { Lane } from "./lane.js";
 import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
@@ -470,7 +471,7 @@ export class Finder {
         after,
         trustSize,
         // Whatever the clock does, what is found later is later.
-        foundMs: Math.max(engine.clock.wallMs(), (before?.found_ms ?? 0) + 1),
+        foundMs: Math.max(foundNow(engine), (before?.found_ms ?? 0) + 1),
         ...(base !== undefined && base.size > 0 && base.size <= entry.size ? { base: base.id } : {}),
       };
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);

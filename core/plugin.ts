@@ -387,7 +387,10 @@ export interface Upload {
   readonly partialPath: string;
   readonly size: number;
   readonly modifiedMs?: number;
-  /** When it was found at its source, in milliseconds since 1970, as this machine's clock said then. Absent: it was never found (a `put` by hand). */
+  /**
+   * When it was found at its source, in milliseconds since 1970, as this machine's clock said then; while that was not to be trusted later than all that was found before, and an hour later where the machine was
+   * started anew since. Absent: it was never found (a `put` by hand).
+   */
   readonly foundMs?: number;
   readonly expect: Expect;
   /** Whole, verified and durable here. Only then `commit` is called. */
