@@ -76,3 +76,35 @@ test("where no more files can be opened, the look at the heap ends nothing", () 
   `);
   assert.ok(bytes > 0);
 });
+
+test("while buffers outside the heap are many, what holds them may double until all is looked through; else it grows by half", () => {
+  const said = execFileSync(
+    process.execPath,
+    [
+      "--expose-gc",
+      "-e",
+      `
+      const v8 = require("node:v8");
+      const { syncBuiltinESMExports } = require("node:module");
+      const real = v8.setFlagsFromString;
+      let percent;
+      v8.setFlagsFromString = (flag) => { percent = /^--heap-growing-percent=(.*)/.exec(flag)?.[1] ?? percent; real(flag); };
+      syncBuiltinESMExports();
+      const collected = async () => { gc(); for (let n = 0; n < 3; n++) await new Promise((resolve) => setImmediate(resolve)); console.log(percent); };
+      (async () => {
+        (await import(process.argv[1])).holdHeap();
+        await collected();
+        let buffers = Array.from({ length: 64 }, () => Buffer.alloc(32 * 1024));
+        await collected();
+        buffers = undefined;
+        await collected();
+        await collected();
+      })();
+      `,
+      new URL("./heap.js", import.meta.url).href,
+    ],
+    { encoding: "utf8" },
+  );
+  const [before, during, , after] = said.trim().split("\n");
+  assert.deepEqual([before, during, after], ["50", "100", "50"]);
+});
