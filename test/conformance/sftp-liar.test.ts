@@ -267,7 +267,8 @@ for (const [lacks, what] of [
       await until("most of it to be there, and answered", () => sure > 3_900_000);
       ahead = 6000;
       yield* chunks(content.subarray(4_000_000, 4_300_000));
-      await until("it to be noted", () => memo.get("least") !== undefined);
+      // On a busy machine something was noted before.
+      await until("it to be noted", () => Number(memo.get("least") ?? 0) > 3_000_000);
       kill();
       throw new Fault("changed", "killed");
     };
