@@ -32,6 +32,13 @@ async function setRight(engine: Engine): Promise<void> {
   await engine.journal.apply(() => engine.journal.run(sql, by, before.wallMs, until));
 }
 
+/** Where no look was noted (a journal of an older version), something was known of the time when this was. */
+function lastDone({ journal }: Engine): number | undefined {
+  const sql =
+    "SELECT MAX(ms) AS ms FROM (SELECT MAX(done_ms) AS ms FROM deliveries WHERE state = 'done' UNION ALL SELECT MAX(since_ms) FROM absent)";
+  return journal.get<{ ms: number | null }>(sql)?.ms ?? undefined;
+}
+
 /** Before anything is taken for old. Does nothing while the clock is not trusted. */
 export async function notePassed(engine: Engine): Promise<void> {
   const { journal, clock, config } = engine;
@@ -40,7 +47,7 @@ export async function notePassed(engine: Engine): Promise<void> {
   const { spool, journal: known } = config;
   const everyMs = Math.max(hourMs, lookEveryMs(spool.keep));
   const nowMs = clock.wallMs();
-  const passedMs = nowMs - Number(journal.meta(notedKey) ?? nowMs - everyMs);
+  const passedMs = nowMs - (Number(journal.meta(notedKey)) || (lastDone(engine) ?? nowMs - everyMs));
   if (passedMs > -stepMs && passedMs < everyMs) return;
   /** What does not count. */
   const over = (keepMs: number) => {

@@ -819,6 +819,25 @@ test("a clock that is years ahead for a while takes no copy before its time, and
   assert.deepEqual(spoolFiles(bench), []);
 });
 
+test("a clock that is years ahead when a journal of an older version is opened takes no copy before its time", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  card.put("a", "content");
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await start();
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  const { journal } = bench.daemon.engine;
+  await journal.commit(() => journal.setMeta("passed", undefined));
+  await bench.stop();
+  bench.clock.offsetMs = 3652 * day;
+  await start();
+  for (let days = 3652; days < 3655; days++) {
+    bench.clock.offsetMs = days * day;
+    await expire(bench.daemon.engine, never());
+    assert.equal(spoolFiles(bench).length, 1);
+  }
+});
+
 for (const how of ["newest", "age"] as const)
   test(`a target that the route requires by which a file was found is required also once that route would not find it any more (${how})`, async (t) => {
     const bench = new Bench(t);
