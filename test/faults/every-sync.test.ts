@@ -23,7 +23,7 @@ test("killed at every sync, rename, link and unlink", skipKilledAt, async (t) =>
     world.mkdir("a");
     world.mkdir("b");
   };
-  const kills = await killedAtEach(once, before, async (at, n) => {
+  const kills = await killedAtEach(t, once, before, async (at, n) => {
     if (n === 0) return;
     const next = await runProgram(once);
     assert.equal(next.code, 0, `after ${at}: ${next.out}${next.err}`);

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import type { TestContext } from "node:test";
 import { Program } from "./process.js";
 import type { Random } from "./random.js";
 
@@ -35,18 +36,24 @@ export async function killedAt(args: readonly string[], call: Call, n: number, p
 const isLong = process.env["FILESYNC_TEST_KILLS"] === "all";
 const seed = Number(process.env["FILESYNC_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 
+/** Behind the third call one of three, which of them the seed says: three seeds in a row take all. */
+const isTaken = (n: number): boolean => isLong || n <= 3 || (n + seed) % 3 === 0;
+
 /**
- * `before` each run, and `after` each kill, until a run gets to its end (`n` is 0 then), for each kind of call. So many kills of each kind. Behind the third call every other one, which of them the seed says;
- * `FILESYNC_TEST_KILLS=all` for the long form.
+ * `before` each run, and `after` each kill, until a run gets to its end (`n` is 0 then), for each kind of call. So many kills of each kind.
+ * `FILESYNC_TEST_KILLS=all` for the long form, `FILESYNC_TEST_SEED` for the calls of a run.
  */
 export async function killedAtEach(
+  t: TestContext,
   args: readonly string[],
   before: () => void,
   after: (at: string, n: number) => Promise<void>,
 ): Promise<Record<Call, number>> {
+  t.diagnostic(`FILESYNC_TEST_SEED=${seed}`);
   const kills = { fsync: 0, fdatasync: 0, rename: 0, link: 0, unlink: 0 };
   for (const call of durableCalls)
-    for (let n = 1; ; n += isLong || n < 3 || (n + seed) % 2 === 1 ? 1 : 2) {
+    for (let n = 1; ; n += 1) {
+      if (!isTaken(n)) continue;
       before();
       const killed = await killedAt(args, call, n);
       await after(killed ? `a kill at ${call} ${n}` : "its end", killed ? n : 0);

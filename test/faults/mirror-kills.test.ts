@@ -36,7 +36,7 @@ test("a mirror killed at every step, and edited before it starts again", skipKil
     for (const dir of dirs) rmSync(world.path(dir), { recursive: true });
     copy("image/", "");
   };
-  const kills = await killedAtEach(["run", "--once", "--json", "--config", config], before, async (at, n) => {
+  const kills = await killedAtEach(t, ["run", "--once", "--json", "--config", config], before, async (at, n) => {
     if (n === 0) return;
     if (existsSync(world.path("nas/new")) && litter().length > 0) twice += 1;
     rmSync(world.path("box/replaced"));

@@ -42,7 +42,7 @@ test("killed at every step of trimming the receipts", skipKilledAt, async (t) =>
     rmSync(world.path("state"), { recursive: true });
     cpSync(world.path("image"), world.path("state"), { recursive: true });
   };
-  const kills = await killedAtEach(once, restored, async (at, n) => {
+  const kills = await killedAtEach(t, once, restored, async (at, n) => {
     const text = readFileSync(receipts, "utf8");
     assert.ok(text === before || text === after, `torn by ${at}`);
     if (n === 0) return;
