@@ -8,7 +8,8 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
-import { Program, runProgram } from "../faults/process.js";
+import { until } from "../conformance/clause.js";
+import { Program, runProgram, statusNow } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
 
@@ -84,11 +85,8 @@ test("its files arrive, and one that a kill broke off goes on at the byte", asyn
   };
   let program = start();
   await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 2, "the small ones");
-  for (;;) {
-    const { out } = await runProgram(["status", "--json", "--config", config]);
-    const { transfers } = JSON.parse(out) as { transfers: { offset: number }[] };
-    if (transfers.some(({ offset }) => offset >= 11_000_000)) break;
-  }
+  const isFar = async () => (await statusNow(config))?.transfers.some(({ offset }) => offset >= 11_000_000) === true;
+  await until("most of the big one", isFar, 60_000);
   await program.kill();
   camera.held = Infinity;
   program = start();
