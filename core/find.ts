@@ -68,6 +68,11 @@ export function intervalOf({ config, device }: Lane): number {
   return config.intervalMs ?? device.source?.features.intervalMs ?? defaultIntervalMs;
 }
 
+/** Whether no listing finds it, as it is in the directory for what was archived. */
+export function isArchived(config: Lane["config"] | undefined, path: string): boolean {
+  return config?.archiveDir !== undefined && path.startsWith(`${config.archiveDir}/`);
+}
+
 export class Finder {
   /** Listings that were completed since the start. */
   listings = 0;
@@ -236,9 +241,8 @@ export class Finder {
     const timed: { id: string; modifiedMs: number }[] = [];
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
     const old: FileEntry[] = [];
-    const archive = lane.config.archiveDir;
     const enter = (dir: string) => this.#enters(dir);
-    const archived = (path: string) => archive !== undefined && path.startsWith(`${archive}/`);
+    const archived = (path: string) => isArchived(lane.config, path);
     const survey = Survey.begin(engine, lane);
     let count = 0;
     let leftOut: LeftOut | undefined;

@@ -6,6 +6,7 @@ import { forgottenReason } from "./amend.js";
 import { namesIn } from "./config.js";
 import { type Engine, routeOf, type RouteLane } from "./engine.js";
 import { isFault } from "./errors.js";
+import { isArchived } from "./find.js";
 import type { Lane } from "./lane.js";
 import { lastAway } from "./last.js";
 import { heldNow } from "./limits.js";
@@ -133,7 +134,9 @@ function rulingOf(
 ): { readonly to: string; readonly left?: Reason; readonly rest: string } {
   const to = route.rules.route.to.map(({ device }) => device).join(", ");
   const startMs = isOfUnknownType(route) ? undefined : engine.finders.get(source)?.startOf(route);
-  const refused = route.rules.refusal(entry, engine.clock.wallMs(), startMs);
+  const refused = isArchived(engine.lanes.get(source)?.config, entry.path)
+    ? 'it is in the directory of what was archived ("archiveDir")'
+    : route.rules.refusal(entry, engine.clock.wallMs(), startMs);
   const left = { code: "left", to, text: `the route to ${to} leaves it: ${refused ?? ""}` };
   return { to, rest: restOf(route), ...(refused === undefined ? {} : { left }) };
 }

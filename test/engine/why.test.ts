@@ -68,6 +68,18 @@ test("why: of a file that one route brought, what another route leaves it by", a
   );
 });
 
+test("why: what is in the directory of what was archived is found by no listing", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  card.put("archive/day/a.bin", "a");
+  await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"] }], {
+    device: { archiveDir: "archive" },
+  });
+  assert.deepEqual(await reasonsOf(bench, "card:archive/day/a.bin"), [
+    'left: the route to out leaves it: it is in the directory of what was archived ("archiveDir")',
+  ]);
+});
+
 test("why: what is read in place waits for its source, too, while its target is held", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { inPlace: true });
