@@ -41,6 +41,8 @@ export const timeoutMs = 30_000;
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
+const takenByReload = "A daemon that runs takes it once it is started anew, or reads its configuration again (SIGHUP).";
+
 export async function registerCommand(config: string, options: RegisterOptions): Promise<number> {
   const { server, email, vehicle, from } = asked(options);
   const usable = await wholeConfig(config);
@@ -74,7 +76,7 @@ export async function registerCommand(config: string, options: RegisterOptions):
         const owner = { email, vehicle: vehicle ?? usable.vehicle };
         await renewKey({ url: server, tls, timeout: timeoutMs }, keyFile, owner, signal);
       }
-      if (again !== undefined) await expectNew(client, name, isOwn ? again : undefined, signal);
+      if (again !== undefined) await expectNew(client, name, isOwn ? again : undefined, tls.fingerprint, signal);
       if (place !== undefined) await expectPlace(client, place, { vehicle: proposed.vehicle, renew }, signal);
       const key = await readKey(keyFile);
       say(`This vehicle's key has the fingerprint ${key.fingerprint}`);
@@ -89,16 +91,18 @@ export async function registerCommand(config: string, options: RegisterOptions):
       const isAnew = (place.device.options as { user?: string }).user !== ftp.user;
       if (isAnew) say(`Registered as ${access.vehicleId} ("${access.vehicle}"): the device "${name}" and its routes stay.`);
       else say(`${ftp.user} has a new password, and the one before has ended.`);
-      say("A daemon that runs takes it once it is started anew.");
+      say(takenByReload);
       for (const line of await nextSteps(await settingOf(config))) say(line);
       return 0;
     }
     if (again !== undefined) {
       const own = isOwn ? {} : { privateKey: besides(config, keyFile) };
-      await rewrite(config, name, { ...deviceFor(server, fingerprint, access), ...own });
+      const isChanged = await rewrite(config, name, { ...deviceFor(server, fingerprint, access), ...own });
+      if (isChanged) say(`Written to ${config}, the device "${name}", as the station says it now.`);
       say(`Registered as ${access.vehicleId} ("${access.vehicle}"): the device "${name}" and its routes stay.`);
+      if (isChanged) say(takenByReload);
       for (const line of await nextSteps(await settingOf(config))) say(line);
-      say(`A daemon that runs: filesync retry ${shellWord(name)}`);
+      if (!isChanged) say(`A daemon that runs: filesync retry ${shellWord(name)}`);
       return 0;
     }
     const device =
@@ -196,9 +200,15 @@ function stationCalled({ devices }: Config, name: string, server: string): Apsyn
 
 /**
  * A device that is there is registered again where the station does not know it (it was taken away there, or the registry was lost), and written again where what is written is not what the
- * station says, as after a run that was ended between the two. Throws UsageError with what to do else.
+ * station says, as after a run that was ended between the two, or where the station has another certificate. Throws UsageError with what to do else.
  */
-async function expectNew(client: RegistryClient, device: string, given: ApsyncOptions | undefined, signal: AbortSignal): Promise<void> {
+async function expectNew(
+  client: RegistryClient,
+  device: string,
+  given: ApsyncOptions | undefined,
+  fingerprint: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   const known = await client.vehicle(signal).catch((error: unknown) => {
     if (error instanceof Problem && error.code === "unknown-key") return undefined;
     throw error;
@@ -209,6 +219,7 @@ async function expectNew(client: RegistryClient, device: string, given: ApsyncOp
   }
   const isWritten =
     given?.station === known.station &&
+    given.tls.fingerprint === fingerprint &&
     given.port === known.port &&
     given.user === known.user &&
     given.hostKey === parseFingerprint(known.hostKey);
@@ -326,11 +337,15 @@ export function besides(config: string, file: string): string {
   return path.startsWith("..") ? file : path;
 }
 
-/** Of a device that is there: only what the station says of itself. */
-async function rewrite(config: string, name: string, device: Readonly<Record<string, unknown>>): Promise<void> {
-  await changeConfig(config, (text) =>
-    Object.entries(device).reduce((all, [key, value]) => withSetting(all, ["devices", name], key, value), text),
-  );
+/** Of a device that is there: only what the station says of itself. Whether that is something else than before. */
+async function rewrite(config: string, name: string, device: Readonly<Record<string, unknown>>): Promise<boolean> {
+  let isChanged = false;
+  await changeConfig(config, (text) => {
+    const now = Object.entries(device).reduce((all, [key, value]) => withSetting(all, ["devices", name], key, value), text);
+    isChanged = now !== text;
+    return now;
+  });
+  return isChanged;
 }
 
 /** By one change of the file, its comments and order kept. */
