@@ -46,6 +46,15 @@ interface Written {
   readonly modifiedMs: number | undefined;
 }
 
+/** What the server is told to digest of a partial while it still syncs that. */
+interface Digesting {
+  readonly session: Session;
+  readonly digest: Promise<Digest | undefined>;
+}
+
+/** Of less it is not worth asking before the sync is through. */
+const longBytes = 8 * 2 ** 20;
+
 /** In an upload's memo: how many bytes were acknowledged in order when its write broke off. */
 export const sureKey = "sure";
 /** In an upload's memo: so many were acknowledged in order while it was written; by now perhaps more. */
@@ -72,6 +81,8 @@ export class SftpTarget implements Target {
   readonly #synced = new Set<string>();
   /** Uploads that get their name in one request, when nothing comes between. */
   readonly #written = new Map<string, Written>();
+  /** Uploads all of whose bytes were acknowledged. */
+  readonly #digesting = new Map<string, Digesting>();
   /** Uploads whose partial was proved as it is, before `commit`. */
   readonly #proved = new Map<string, Proved>();
 
@@ -142,7 +153,7 @@ export class SftpTarget implements Target {
     try {
       const digester = await orAborted(lease.login.digester, signal);
       if (this.#options.verify === "digest" && digester === undefined) throw noDigest();
-      await this.#pool.run(what, () => this.#append(lease.login.session, upload, offset, signal, onBytes));
+      await this.#pool.run(what, () => this.#append(lease.login, upload, offset, signal, onBytes));
     } catch (error) {
       throw seldom(upload, error);
     } finally {
@@ -150,7 +161,8 @@ export class SftpTarget implements Target {
     }
   }
 
-  async #append(session: Session, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+  async #append(login: Login, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    const { session } = login;
     const partial = partialOf(session, upload);
     throwIfAborted(signal);
     this.#unproved(upload);
@@ -160,6 +172,7 @@ export class SftpTarget implements Target {
     let [notedMs, noting] = [this.#clock.monotonicMs(), Promise.resolve()];
     const moved = (n: number): void => {
       onBytes(n);
+      if (progress.sure + n === upload.size) this.#digestEarly(login, upload, partial);
       const now = this.#clock.monotonicMs();
       if (now - notedMs < noteMs || progress.sure === offset || signal.aborted) return;
       notedMs = now;
@@ -186,6 +199,15 @@ export class SftpTarget implements Target {
     } finally {
       reading.close();
     }
+  }
+
+  /** All of it is there, and the server syncs: of a large file that takes as long as reading it, which another process of it does. */
+  #digestEarly({ session, digester }: Login, { id, size }: Upload, partial: Buffer): void {
+    const { verify } = this.#options;
+    if (size < longBytes || verify === "size" || verify === "readback") return;
+    // What it cannot tell now is asked once more.
+    const digest = digester.then((it) => it?.digest(partial, size)).catch(() => undefined);
+    this.#digesting.set(id, { session, digest });
   }
 
   /** Where the connection broke it may be the server's power that went: what it acknowledged is looked at before it is continued. */
@@ -335,6 +357,7 @@ export class SftpTarget implements Target {
   #unproved({ id }: Upload): void {
     this.#written.delete(id);
     this.#synced.delete(id);
+    this.#digesting.delete(id);
     this.#proved.delete(id);
   }
 
@@ -448,7 +471,12 @@ export class SftpTarget implements Target {
   async #prove(login: Login, upload: Upload, partial: Buffer, signal: AbortSignal): Promise<Proved> {
     const { verify } = this.#options;
     if (verify === "size" || upload.digest === undefined) return { proof: "size" };
-    const found = await this.#digestOf(login, partial, upload.size, upload.spliced);
+    const early = this.#digesting.get(upload.id);
+    // Only for who asks right behind the write.
+    this.#digesting.delete(upload.id);
+    const digest = early?.session.closed === false ? await early.digest : undefined;
+    const found =
+      digest === undefined ? await this.#digestOf(login, partial, upload.size, upload.spliced) : { digest, proof: "digest" as const };
     if (found === undefined) {
       if (verify === "digest") throw noDigest();
       await this.#expectKept(login.session, upload, partial, signal);
