@@ -475,7 +475,7 @@ export class Finder {
         after,
         trustSize,
         // Whatever the clock does, what is found later is later.
-        foundMs: Math.max(foundNow(engine), (before?.found_ms ?? 0) + 1),
+        foundMs: Math.max(foundNow(engine), (before?.found_ms ?? 0) + 1, engine.queue.lastGoneMs(lane.name, entry) + 1),
         ...(base !== undefined && base.size > 0 && base.size <= entry.size ? { base: base.id } : {}),
       };
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);

@@ -1,11 +1,10 @@
 /**
  * When a file is said to be found. A machine without a clock of its own wakes up at a time that was before, perhaps at the same one each day: until it knows the time, what it finds is dated behind all
- * that was found before, and well behind where the machine was off meanwhile. Else who puts together what was found at about the same time takes two flights for one.
+ * that the journal knows, and an hour behind where the machine was off meanwhile. Else who puts together what was found at about the same time takes two flights for one.
  */
 import { bootId } from "./boot.js";
 import type { Engine } from "./engine.js";
 
-/** Nobody takes what is so far apart for found together. */
 const apartMs = 3_600_000;
 /** In the journal's table "meta". */
 export const bootKey = "boot";

@@ -47,8 +47,9 @@ export async function notePassed(engine: Engine): Promise<void> {
   const { spool, journal: known } = config;
   const everyMs = Math.max(hourMs, lookEveryMs(spool.keep));
   const nowMs = clock.wallMs();
-  const passedMs = nowMs - (Number(journal.meta(notedKey)) || (lastDone(engine) ?? nowMs - everyMs));
-  if (passedMs > -stepMs && passedMs < everyMs) return;
+  const noted = journal.meta(notedKey);
+  const passedMs = nowMs - (noted === undefined ? (lastDone(engine) ?? nowMs - everyMs) : Number(noted));
+  if (noted !== undefined && passedMs > -stepMs && passedMs < everyMs) return;
   /** What does not count. */
   const over = (keepMs: number) => {
     const ms = passedMs - Math.max(everyMs, mostBetween(keepMs));

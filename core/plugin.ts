@@ -388,7 +388,7 @@ export interface Upload {
   readonly size: number;
   readonly modifiedMs?: number;
   /**
-   * When it was found at its source, in milliseconds since 1970, as this machine's clock said then; while that was not to be trusted later than all that was found before, and an hour later where the machine was
+   * When it was found at its source, in milliseconds since 1970, as this machine's clock said then; while that was not to be trusted later than all that is known to be found before, and an hour later where the machine was
    * started anew since. Absent: it was never found (a `put` by hand).
    */
   readonly foundMs?: number;

@@ -232,6 +232,12 @@ export class Queue {
     );
   }
 
+  /** When the last one was found of those of a path of one medium that are gone; 0 where none is. */
+  lastGoneMs(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): number {
+    const sql = "SELECT MAX(found_ms) AS ms FROM versions WHERE source = ? AND path = ? AND medium = ? AND state = 'gone'";
+    return this.journal.get<{ ms: number | null }>(sql, source, path, medium)?.ms ?? 0;
+  }
+
   /** Whether there is a version that is not gone of what is at a path of one medium, or below it. */
   knowsBelow(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): boolean {
     const known = `SELECT 1 FROM versions WHERE source = ?1 AND ${atOrBelow} AND medium = ?3 AND state <> 'gone' LIMIT 1`;

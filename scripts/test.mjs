@@ -80,7 +80,8 @@ async function run(file) {
 function inSources(text) {
   return text.replaceAll(/(?:file:\/\/)?([^\s()]*\bdist\/[^\s()]+\.js):(\d+):(\d+)/g, (place, path, line, column) => {
     const map = `${resolve(root, path)}.map`;
-    if (!existsSync(map)) return place;
+    // Of a package, which has a dist/ of its own.
+    if (path.includes("node_modules/") || !existsSync(map)) return place;
     const { originalSource, originalLine, originalColumn } = new SourceMap(JSON.parse(readFileSync(map, "utf8"))).findEntry(
       line - 1,
       column - 1,

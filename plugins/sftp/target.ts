@@ -187,6 +187,8 @@ export class SftpTarget implements Target {
       this.#isSure(upload, session, progress.sure);
       this.#synced.add(upload.id);
     } catch (error) {
+      // What was digested may not stay as it was.
+      this.#digesting.delete(upload.id);
       await this.#noteBroken(session, upload, progress.sure, signal);
       if (
         offset > 0 &&
@@ -475,8 +477,9 @@ export class SftpTarget implements Target {
     // Only for who asks right behind the write.
     this.#digesting.delete(upload.id);
     const digest = early?.session.closed === false ? await early.digest : undefined;
+    // A server may show its programs only what was closed.
     const found =
-      digest === undefined ? await this.#digestOf(login, partial, upload.size, upload.spliced) : { digest, proof: "digest" as const };
+      digest === upload.digest ? { digest, proof: "digest" as const } : await this.#digestOf(login, partial, upload.size, upload.spliced);
     if (found === undefined) {
       if (verify === "digest") throw noDigest();
       await this.#expectKept(login.session, upload, partial, signal);

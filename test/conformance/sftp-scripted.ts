@@ -16,6 +16,7 @@ export interface Bent {
   read?(sftp: SFTPWrapper, id: number, at: number, length: number): boolean;
   list?(sftp: SFTPWrapper, id: number): boolean;
   look?(sftp: SFTPWrapper, id: number, path: string): boolean;
+  close?(sftp: SFTPWrapper, id: number, path: string): boolean;
   /** Of each command; absent: there are none. */
   shell?(channel: ServerChannel): void;
 }
@@ -96,7 +97,9 @@ function serve(sftp: SFTPWrapper, files: Map<string, Buffer>, bent: Bent): void 
     if (!files.has(path)) sftp.status(id, STATUS_CODE.NO_SUCH_FILE);
     else sftp.handle(id, Buffer.from(path));
   });
-  sftp.on("CLOSE", (id) => sftp.status(id, STATUS_CODE.OK));
+  sftp.on("CLOSE", (id, handle) => {
+    if (bent.close?.(sftp, id, handle.toString()) !== true) sftp.status(id, STATUS_CODE.OK);
+  });
   sftp.on("WRITE", (id, handle, at, bytes) => {
     const path = handle.toString();
     if (bent.write?.(sftp, id, path, at, bytes) === true) return;

@@ -58,3 +58,20 @@ test("once the time is known it is the time", async (t) => {
   await until(bench, "d.bin", () => Number.isFinite(foundMs(bench, "d.bin")));
   assert.ok(Math.abs(foundMs(bench, "d.bin") - (now + 24 * hour)) < hour / 60);
 });
+
+test("what is found under the name of one that has gone is found later than that, also where that was dated ahead of the time", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  bench.clock.offsetMs = now - Date.now();
+  await bench.start({ sources: [card], targets: [] }, []);
+  await found(bench, card, "a.bin", now, true);
+  const ahead = await found(bench, card, "b.bin", wakesUpMs, true);
+  const { journal } = bench.daemon.engine;
+  await journal.commit(() => journal.run("UPDATE versions SET state = 'gone' WHERE path = 'b.bin'"));
+  bench.clock.offsetMs = now + 600_000 - Date.now();
+  card.put("b.bin", "another, and longer");
+  bench.daemon.engine.relist$.next("card");
+  const later = () => journal.get<{ ms: number }>("SELECT found_ms AS ms FROM versions WHERE path = 'b.bin' AND state <> 'gone'")?.ms;
+  await until(bench, "the other", () => later() !== undefined);
+  assert.ok((later() ?? 0) > ahead, `${(later() ?? 0) - ahead} ms later`);
+});

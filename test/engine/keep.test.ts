@@ -838,6 +838,18 @@ test("a clock that is years ahead when a journal of an older version is opened t
   }
 });
 
+test("a look at the clock is noted also where something was delivered a moment ago", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  card.put("a", "content");
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  const { journal } = bench.daemon.engine;
+  await journal.commit(() => journal.setMeta("passed", undefined));
+  await expire(bench.daemon.engine, never());
+  assert.ok(Math.abs(Number(journal.meta("passed")) - Date.now()) < day);
+});
+
 for (const how of ["newest", "age"] as const)
   test(`a target that the route requires by which a file was found is required also once that route would not find it any more (${how})`, async (t) => {
     const bench = new Bench(t);

@@ -35,6 +35,7 @@ export async function killedAt(args: readonly string[], call: Call, n: number, p
 
 const isLong = process.env["FILESYNC_TEST_KILLS"] === "all";
 const seed = Number(process.env["FILESYNC_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+assert.ok(Number.isSafeInteger(seed), "FILESYNC_TEST_SEED is no whole number");
 
 /** Behind the third call one of three, which of them the seed says: three seeds in a row take all. */
 const isTaken = (n: number): boolean => isLong || n <= 3 || (n + seed) % 3 === 0;
