@@ -469,13 +469,15 @@ export class Finder {
     if (version === undefined) {
       if (before !== undefined) engine.queue.kept.delete(before.id);
       if (before?.state === "found") engine.queue.makeWay(before.id);
-      const base = before ?? engine.queue.lastWhole(lane.name, entry);
+      const gone = engine.queue.goneOf(lane.name, entry);
+      // One that is gone and was whole somewhere, as when one target had it before it grew: what comes may have grown from that.
+      const base = before ?? gone.find(({ digest }) => digest !== null);
       const what = {
         store: this.#source.features.inPlace ? ("place" as const) : ("spool" as const),
         after,
         trustSize,
         // Whatever the clock does, what is found later is later.
-        foundMs: Math.max(foundNow(engine), (before?.found_ms ?? 0) + 1, engine.queue.lastGoneMs(lane.name, entry) + 1),
+        foundMs: Math.max(foundNow(engine), ...[before, gone[0]].map((earlier) => (earlier?.found_ms ?? 0) + 1)),
         ...(base !== undefined && base.size > 0 && base.size <= entry.size ? { base: base.id } : {}),
       };
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);

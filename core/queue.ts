@@ -222,20 +222,17 @@ export class Queue {
     );
   }
 
-  /** Of a path of one medium where all are gone: the last one whose content is known, as when one target had it before it grew. What comes may have grown from that. */
-  lastWhole(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): Pick<VersionRow, "id" | "size"> | undefined {
-    return this.journal.get<Pick<VersionRow, "id" | "size">>(
-      "SELECT id, size FROM versions WHERE source = ? AND path = ? AND medium = ? AND state = 'gone' AND digest IS NOT NULL ORDER BY found_ms DESC LIMIT 1",
+  /** What has gone of a path of one medium, the last found first. */
+  goneOf(
+    source: string,
+    { path, medium = "" }: Pick<FileEntry, "path" | "medium">,
+  ): Pick<VersionRow, "id" | "size" | "digest" | "found_ms">[] {
+    return this.journal.all<Pick<VersionRow, "id" | "size" | "digest" | "found_ms">>(
+      "SELECT id, size, digest, found_ms FROM versions WHERE source = ? AND path = ? AND medium = ? AND state = 'gone' ORDER BY found_ms DESC",
       source,
       path,
       medium,
     );
-  }
-
-  /** When the last one was found of those of a path of one medium that are gone; 0 where none is. */
-  lastGoneMs(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): number {
-    const sql = "SELECT MAX(found_ms) AS ms FROM versions WHERE source = ? AND path = ? AND medium = ? AND state = 'gone'";
-    return this.journal.get<{ ms: number | null }>(sql, source, path, medium)?.ms ?? 0;
   }
 
   /** Whether there is a version that is not gone of what is at a path of one medium, or below it. */

@@ -25,7 +25,7 @@ export const digestIn = (line: string): string | undefined => /^\\?([0-9a-f]{64}
 const ofNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /** What is larger has a shell of its own: small files do not wait for it. */
-const largeBytes = 8 * 2 ** 20;
+export const largeBytes = 8 * 2 ** 20;
 /** What is asked at once: so many names, or so many bytes to digest. */
 const mostNames = 32;
 const mostBytes = 4 * 2 ** 20;

@@ -30,6 +30,7 @@ import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Pool } from "./pool.js";
 import { isBlank, provenPrefix, sampled } from "./prefix.js";
 import { Open, type Attributes, type Session } from "./session.js";
+import { largeBytes } from "./shell.js";
 import { isOfMedium } from "./syncs.js";
 import { readDigest, writeAll } from "./transfer.js";
 
@@ -51,9 +52,6 @@ interface Digesting {
   readonly session: Session;
   readonly digest: Promise<Digest | undefined>;
 }
-
-/** Of less it is not worth asking before the sync is through. */
-const longBytes = 8 * 2 ** 20;
 
 /** In an upload's memo: how many bytes were acknowledged in order when its write broke off. */
 export const sureKey = "sure";
@@ -172,7 +170,8 @@ export class SftpTarget implements Target {
     let [notedMs, noting] = [this.#clock.monotonicMs(), Promise.resolve()];
     const moved = (n: number): void => {
       onBytes(n);
-      if (progress.sure + n === upload.size) this.#digestEarly(login, upload, partial);
+      // What is answered behind a stop comes beside what is written next.
+      if (progress.sure + n === upload.size && !signal.aborted) this.#digestEarly(login, upload, partial);
       const now = this.#clock.monotonicMs();
       if (now - notedMs < noteMs || progress.sure === offset || signal.aborted) return;
       notedMs = now;
@@ -206,7 +205,8 @@ export class SftpTarget implements Target {
   /** All of it is there, and the server syncs: of a large file that takes as long as reading it, which another process of it does. */
   #digestEarly({ session, digester }: Login, { id, size }: Upload, partial: Buffer): void {
     const { verify } = this.#options;
-    if (size < longBytes || verify === "size" || verify === "readback") return;
+    // Small ones share a program, and are synced soon.
+    if (size <= largeBytes || verify === "size" || verify === "readback") return;
     // What it cannot tell now is asked once more.
     const digest = digester.then((it) => it?.digest(partial, size)).catch(() => undefined);
     this.#digesting.set(id, { session, digest });

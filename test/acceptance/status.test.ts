@@ -13,6 +13,7 @@ import type { Status } from "../../core/status.js";
 import { mainJs, Program, runProgram, statusNow } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { unmountIdle } from "../small-disk.js";
+import { statusOf } from "../sync/shared.js";
 import { until } from "../conformance/clause.js";
 import { masked } from "./said.js";
 
@@ -168,13 +169,11 @@ test("after a kill nothing is being sent: why and status say that it waits for t
   const slow = { devices: { ...devices, out: local("out", { maxRate: "10kB/s" }) }, routes: [{ from: "in", to: ["out"] }] };
   const config = world.config(slow);
   const program = new Program(["run", "--json", "--config", config]);
-  const statusOf = async () =>
-    JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Pick<Status, "queue" | "transfers">;
   await program.until(({ message }) => message.includes(" is ready: "), "that it runs");
-  await until("it is being sent", async () => (await statusOf()).transfers.length > 0);
-  assert.deepEqual((await statusOf()).queue, { waiting: 0, active: 1, parked: 0, delivered: 0 });
+  await until("it is being sent", async () => (await statusOf(config)).transfers.length > 0);
+  assert.deepEqual((await statusOf(config)).queue, { waiting: 0, active: 1, parked: 0, delivered: 0 });
   await program.kill();
-  assert.deepEqual((await statusOf()).queue, { waiting: 1, active: 0, parked: 0, delivered: 0 });
+  assert.deepEqual((await statusOf(config)).queue, { waiting: 1, active: 0, parked: 0, delivered: 0 });
   const codes = async () => {
     const { files } = JSON.parse((await runProgram(["why", "--json", "a.bin", "--config", config])).out) as {
       files: { reasons: { code: string }[] }[];
@@ -295,7 +294,7 @@ test("a file that is removed while its target is away is told before that is bac
     lost().sort(),
     ["a", "day/b", "day/c"].map((path) => `plain:${path}: has gone from plain before ground had it`),
   );
-  const status = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+  const status = await statusOf(config);
   assert.deepEqual(status.lost.map(({ from, path }) => `${from}:${path}`).sort(), ["plain:a", "plain:day/b", "plain:day/c"]);
   assert.match(status.summary, /3 files were lost at the source/);
   if (!disk) {
@@ -463,7 +462,7 @@ test("how long it takes is as long as the slowest target takes for all of its ow
     },
     60_000,
   );
-  const status = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+  const status = await statusOf(config);
   const { queue, summary } = status;
   assert.equal(queue.delivered, 0, "it was delivered before that was seen");
   const left = slowOf(status)?.secondsLeft ?? NaN;
@@ -490,7 +489,7 @@ test("how long it takes counts what has been sent of a file", async (t) => {
     },
     60_000,
   );
-  const { transfers, summary, queue } = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+  const { transfers, summary, queue } = await statusOf(config);
   assert.equal(queue.delivered, 0, "it was delivered before that was seen");
   const left = transfers[0]?.secondsLeft ?? NaN;
   assert.ok(Math.abs(secondsLeft(summary) - left) <= 1, `${summary}; the transfer: ${left} s`);

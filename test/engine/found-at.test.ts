@@ -1,6 +1,6 @@
 /** When files are said to be found, on a machine that does not know the time at its start. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { bootKey } from "../../core/found-at.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
@@ -11,6 +11,14 @@ const now = Date.UTC(2026, 4, 1);
 
 const foundMs = (bench: Bench, path: string) =>
   bench.daemon.engine.journal.get<{ ms: number }>("SELECT found_ms AS ms FROM versions WHERE path = ?", path)?.ms ?? NaN;
+
+/** A daemon that has found nothing yet, at that time. */
+async function begun(t: TestContext, wallMs: number): Promise<{ bench: Bench; card: FakeDevice }> {
+  const [bench, card] = [new Bench(t), new FakeDevice("card")];
+  bench.clock.offsetMs = wallMs - Date.now();
+  await bench.start({ sources: [card], targets: [] }, []);
+  return { bench, card };
+}
 
 /** What the source has is found by a daemon that starts at that time, after another start of the machine or the same one. */
 async function found(bench: Bench, card: FakeDevice, path: string, wallMs: number, restarted: boolean): Promise<number> {
@@ -25,10 +33,7 @@ async function found(bench: Bench, card: FakeDevice, path: string, wallMs: numbe
 }
 
 test("a machine that wakes up at the same time each day finds what is of another day later, and apart; what is of the same start is together", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card");
-  bench.clock.offsetMs = wakesUpMs - Date.now();
-  await bench.start({ sources: [card], targets: [] }, []);
+  const { bench, card } = await begun(t, wakesUpMs);
   const first = await found(bench, card, "a.bin", wakesUpMs, true);
   assert.ok(first >= wakesUpMs && first < wakesUpMs + hour);
   const second = await found(bench, card, "b.bin", wakesUpMs, true);
@@ -42,10 +47,7 @@ test("a machine that wakes up at the same time each day finds what is of another
 });
 
 test("once the time is known it is the time", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card");
-  bench.clock.offsetMs = now - Date.now();
-  await bench.start({ sources: [card], targets: [] }, []);
+  const { bench, card } = await begun(t, now);
   const before = await found(bench, card, "a.bin", now, true);
   const after = await found(bench, card, "b.bin", now + 60_000, true);
   assert.ok(Math.abs(after - before - 60_000) < 30_000, `${after - before} ms later`);
@@ -60,10 +62,7 @@ test("once the time is known it is the time", async (t) => {
 });
 
 test("what is found under the name of one that has gone is found later than that, also where that was dated ahead of the time", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card");
-  bench.clock.offsetMs = now - Date.now();
-  await bench.start({ sources: [card], targets: [] }, []);
+  const { bench, card } = await begun(t, now);
   await found(bench, card, "a.bin", now, true);
   const ahead = await found(bench, card, "b.bin", wakesUpMs, true);
   const { journal } = bench.daemon.engine;
