@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { beforeExt, bytesFromName, cutName, isSafePath, nameFromBytes } from "./names.js";
+import { beforeExt, bytesFromName, cutName, isOtherNameOf, isSafePath, nameFromBytes, otherName } from "./names.js";
 
 const cases: readonly [string, Buffer, string][] = [
   ["plain", Buffer.from("log 1.ulg"), "log 1.ulg"],
@@ -47,4 +47,15 @@ test("a name beside another one is no longer than a name may be, also where all 
     assert.ok(Buffer.byteLength(other) <= 2 + 255, other);
     assert.match(other, /^d\/a.*\.conflict-plane-1/);
   }
+});
+
+test("another name is known for one of the first, also where it is cut, or is itself one of another", () => {
+  const digest = `sha256:${"1a2b3c4d".repeat(8)}`;
+  for (const path of ["d/log.ulg", "log", "a~00000000.bin", ".hidden", "a".repeat(255), `d.x/${"a".repeat(251)}.txt`]) {
+    for (const digits of [8, 16] as const) assert.ok(isOtherNameOf(path, otherName(path, digest, digits)), path);
+    if (path.length < 50)
+      for (const other of [path, `${path}~1a2b3c4d.gz`, `x${otherName(path, digest)}`, otherName(otherName(path, digest), digest)])
+        assert.equal(isOtherNameOf(path, other), false, `${path} ${other}`);
+  }
+  assert.equal(isOtherNameOf("log.bin", "other/log~1a2b3c4d.bin"), false);
 });

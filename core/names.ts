@@ -109,9 +109,17 @@ export function cutName(name: string, maxBytes: number): string {
   return cut;
 }
 
-/** Another name for content that may not take the first: `name~<8 hex of its digest>.ext`. */
-export function otherName(path: string, digest: string): string {
-  return beforeExt(path, `~${digest.slice(digest.indexOf(":") + 1, digest.indexOf(":") + 9)}`);
+/** Another name for content that may not take the first: `name~<8 hex of its digest>.ext`; with 16, where what grew has that. */
+export function otherName(path: string, digest: string, digits: 8 | 16 = 8): string {
+  const hex = digest.slice(digest.indexOf(":") + 1);
+  return beforeExt(path, `~${hex.slice(0, digits)}`);
+}
+
+/** Whether the second is one that `otherName` gives to what may not take the first. */
+export function isOtherNameOf(path: string, other: string): boolean {
+  return [...other.matchAll(/~([0-9a-f]{16}|[0-9a-f]{8})(?=\.|$)/g)].some(
+    ([, hex = ""]) => otherName(path, hex, hex.length === 16 ? 16 : 8) === other,
+  );
 }
 
 /** "a/b-more.txt" of "a/b.txt" and "-more"; its last part at most 255 bytes. */

@@ -48,7 +48,8 @@ export class PushJob {
   /** The attachment that it began with. */
   readonly epoch: string | undefined;
   #spliced: boolean;
-  #isElsewhere: boolean;
+  /** Which of its other names it gets, or may have; 0: its own. */
+  #elsewhere: 0 | 1 | 2;
   /** The target was asked to give what it holds the file's own name; undefined: nobody noted that, nor that it was not. */
   #asked: boolean | undefined;
   /** Before the last chunk of a single shot. */
@@ -85,7 +86,7 @@ export class PushJob {
     this.#generation = version.generation;
     const { spliced, publishing, elsewhere } = marksIn(work.delivery.marks);
     this.#spliced = spliced === true;
-    this.#isElsewhere = elsewhere === true;
+    this.#elsewhere = nthOf(elsewhere);
     if (publishing !== undefined) this.#asked = true;
     this.#digest = version.digest ?? undefined;
   }
@@ -154,6 +155,10 @@ export class PushJob {
         there !== undefined &&
         (this.#isSame(there) || (before?.proof === "size" && there.size === version.size && there.digest === undefined));
       if (isThere && before !== undefined) return this.#alreadyThere(upload, there);
+      const elsewhere =
+        before !== undefined || there === undefined || this.#isReplaced(upload, there) ? undefined : await this.#elsewhereThere();
+      if (elsewhere !== undefined)
+        return { ...(await this.#alreadyThere(elsewhere.upload, elsewhere.there)), ...(first ? { found: true } : {}) };
     }
     if (!first && this.#sealed && publishing !== undefined) {
       const done = (await this.#givenElsewhere()) ?? (await this.#publishHeld(upload));
@@ -201,6 +206,24 @@ export class PushJob {
     return same;
   }
 
+  /** What has the name is what this one is to replace. */
+  #isReplaced({ expect }: Upload, { size, digest }: Occupant): boolean {
+    return expect.kind === "replaces" && expect.size === size && (expect.digest ?? digest) === (digest ?? expect.digest);
+  }
+
+  /** Its own name is another's: what has this content under one that tells it. */
+  async #elsewhereThere(): Promise<{ readonly upload: Upload; readonly there: Occupant } | undefined> {
+    const { target, work, signal } = this;
+    if (this.#digest === undefined) return undefined;
+    for (const digits of [8, 16] as const) {
+      const upload = this.#upload(otherName(work.delivery.path, this.#digest, digits));
+      const there = await target.look?.(upload, signal);
+      if (there === undefined) return undefined;
+      if (this.#isSame(there)) return { upload, there };
+    }
+    return undefined;
+  }
+
   /** Of what was about to get its name; undefined where it is not whole there, as when the server lost its end, or a transfer that came late made it anew: the rest is sent. */
   async #publishHeld(upload: Upload): Promise<StoredReceipt | undefined> {
     return this.#publish(upload).catch(async (error: unknown) => {
@@ -212,7 +235,7 @@ export class PushJob {
   /** An earlier program noted of both names the same. The other one tells the digest: what has it is this content, and as nothing is held, it got that. */
   async #givenElsewhere(): Promise<StoredReceipt | undefined> {
     const { target, version, work, signal } = this;
-    if (this.#isElsewhere || this.#digest === undefined || target.features.digests.length > 0) return undefined;
+    if (this.#elsewhere > 0 || this.#digest === undefined || target.features.digests.length > 0) return undefined;
     const other = this.#upload(otherName(work.delivery.path, this.#digest));
     const there = (await target.offset(other, signal)) > 0 ? undefined : await target.look?.(other, signal);
     return there?.size === version.size ? this.#alreadyThere(other, there) : undefined;
@@ -246,7 +269,7 @@ export class PushJob {
     await this.discardBegun();
     this.#begun = version.generation + 1;
     this.#spliced = false;
-    this.#isElsewhere = false;
+    this.#elsewhere = 0;
     this.#asked = false;
     const { sending, again } = engine.queue.marksOf(work.delivery.id);
     const changed = await engine.journal.commit(() =>
@@ -481,7 +504,7 @@ export class PushJob {
   /** Under its own name, else under another that names its content. */
   async #publish(upload: Upload): Promise<StoredReceipt> {
     const { target, signal, version, work } = this;
-    if (!this.#isElsewhere || this.#digest === undefined) {
+    if (this.#elsewhere === 0 || this.#digest === undefined) {
       await this.#notePublishing({});
       const there = await this.#name(upload);
       if (!("occupied" in there)) return this.#receipt(there);
@@ -496,13 +519,15 @@ export class PushJob {
         return this.#publish(this.#upload(work.delivery.path));
       }
     }
-    await this.#notePublishing({ elsewhere: true });
-    const other = this.#upload(this.#given);
-    const second = await this.#oneAtATime(other.path, () => target.commit(other, signal));
-    if (!("occupied" in second)) return this.#receipt(second);
-    // The name holds the digest: the same size under it is this content.
-    if (this.#isSame(second) || (second.digest === undefined && second.size === version.size)) return this.#foundThere(other, second);
-    throw new Fault("rejected", `${upload.path} and ${other.path} are both taken by other files at ${this.lane.name}`);
+    for (const elsewhere of this.#elsewhere === 2 ? ([2] as const) : ([true, 2] as const)) {
+      await this.#notePublishing({ elsewhere });
+      const other = this.#upload(this.#given);
+      const there = await this.#oneAtATime(other.path, () => target.commit(other, signal));
+      if (!("occupied" in there)) return this.#receipt(there);
+      // The name holds the digest: the same size under it is this content.
+      if (this.#isSame(there) || (there.digest === undefined && there.size === version.size)) return this.#foundThere(other, there);
+    }
+    throw new Fault("rejected", `${upload.path} and ${this.#given} are both taken by other files at ${this.lane.name}`);
   }
 
   /** Where no look at the target proves content, or nothing begun goes on there once the file has grown (`PullJob`). Throws Fault "aborted" where it was superseded, or set aside, while it was sent. */
@@ -516,7 +541,7 @@ export class PushJob {
         ? engine.queue.isActive(id)
         : (await engine.journal.commit(() => engine.queue.setMarks(id, marks, "active"))) > 0;
     if (!active) throw new Fault("aborted", "is not to be sent any more");
-    this.#isElsewhere = where.elsewhere === true;
+    this.#elsewhere = nthOf(where.elsewhere);
   }
 
   /** Its own. Where it broke off before the target asked for that, this is known later, too. */
@@ -534,7 +559,7 @@ export class PushJob {
   async #noteUnnamed(): Promise<void> {
     const { journal, queue } = this.engine;
     const { id } = this.work.delivery;
-    this.#isElsewhere = false;
+    this.#elsewhere = 0;
     this.#asked = false;
     const { publishing, elsewhere, ...marks } = queue.marksOf(id);
     if (publishing !== undefined || elsewhere !== undefined) await journal.commit(() => queue.setMarks(id, marks));
@@ -548,7 +573,7 @@ export class PushJob {
   /** The name that it is given, or was about to be. */
   get #given(): string {
     const { path } = this.work.delivery;
-    return this.#isElsewhere && this.#digest !== undefined ? otherName(path, this.#digest) : path;
+    return this.#elsewhere === 0 || this.#digest === undefined ? path : otherName(path, this.#digest, this.#elsewhere === 2 ? 16 : 8);
   }
 
   async #alreadyThere(upload: Upload, there: Occupant): Promise<StoredReceipt> {
@@ -692,6 +717,8 @@ export class PushJob {
     };
   }
 }
+
+const nthOf = (elsewhere: Marks["elsewhere"]) => (elsewhere === true ? 1 : (elsewhere ?? 0));
 
 /** Whether an error is that fault, or was made of it. */
 function isOf(error: unknown, fault: unknown): boolean {

@@ -63,8 +63,8 @@ export function stampOf({ size, modified_ms, medium }: Pick<VersionRow, "size" |
 export interface Marks {
   /** The name was about to be given, to what has this digest. */
   readonly publishing?: Digest | true;
-  /** It is the other name, which tells the digest: another file has its own. */
-  readonly elsewhere?: true;
+  /** It is the other name, which tells the digest: another file has its own; 2: that one was taken, too. */
+  readonly elsewhere?: true | 2;
   /** What is left at the target is none of ours, or broken: it is taken away before anything is sent. */
   readonly restart?: true;
   /** Its beginning was not sent: the peer copied it from the version before. */

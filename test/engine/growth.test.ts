@@ -4,7 +4,8 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
-import { Bench, FakeDevice, until } from "../fake-device.js";
+import { otherName } from "../../core/names.js";
+import { Bench, FakeDevice, sha256, until } from "../fake-device.js";
 
 const t0 = Date.UTC(2026, 4, 1);
 const middle = 12_000;
@@ -644,33 +645,110 @@ test("what is here of a file that grows is gone on with after a power cut, also 
 for (const inPlace of [false, true])
   for (const resume of [false, true])
     for (const proof of ["by size", "by content", "by content that cannot be looked at"])
-      test(`a file that grew, and got its name by a request whose answer was lost, has it alone in the end (${inPlace ? "in place" : "by the spool"}, ${resume ? "resumed" : "only whole"}, proved ${proof})`, async (t) => {
-        const bench = new Bench(t);
-        const card = new FakeDevice("card", { inPlace });
-        const out = new FakeDevice("out", { target: { resume, digests: proof === "by size" ? [] : ["sha256"] } });
-        out.blind = proof === "by content that cannot be looked at";
-        const bytes = randomBytes(50_000);
-        out.after = (call) => {
-          if (call !== "commit") return undefined;
-          out.attach(false);
-          throw new Fault("offline", "cut");
-        };
-        card.put("log.bin", bytes.subarray(0, 20_000), t0);
-        await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-        await until(bench, "its name", () => out.files.has("log.bin") && bench.states("out")[0] === "ready");
-        card.put("log.bin", bytes, t0 + 1000);
-        bench.daemon.engine.relist$.next("card");
-        const whole = () =>
-          bench.daemon.engine.journal.get<{ n: number }>("SELECT count(*) AS n FROM versions WHERE state = 'sealed' AND size = 50000")?.n;
-        await until(bench, "the longer one is here", () => whole() === 1);
-        out.after = () => undefined;
-        out.attach(true);
-        await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
-        assert.deepEqual([...out.files.keys()], ["log.bin"]);
-        await until(bench, "nothing is left", () => bench.states("out").every((state) => state === "done" || state === "dropped"));
-        assert.equal(out.partials.size, 0);
-        assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 2, out.calls.join());
-      });
+      for (const name of ["its name", "its other name"])
+        test(`a file that grew, and got ${name} by a request whose answer was lost, has it alone in the end (${inPlace ? "in place" : "by the spool"}, ${resume ? "resumed" : "only whole"}, proved ${proof})`, async (t) => {
+          const bench = new Bench(t);
+          const card = new FakeDevice("card", { inPlace });
+          const out = new FakeDevice("out", { target: { resume, digests: proof === "by size" ? [] : ["sha256"] } });
+          out.blind = proof === "by content that cannot be looked at";
+          const [bytes, foreign] = [randomBytes(50_000), randomBytes(10)];
+          if (name === "its other name") out.put("log.bin", foreign);
+          const ours = () => [...out.files].filter(([, file]) => !file.bytes.equals(foreign));
+          out.after = (call) => {
+            if (call !== "commit" || ours().length === 0) return undefined;
+            out.attach(false);
+            throw new Fault("offline", "cut");
+          };
+          card.put("log.bin", bytes.subarray(0, 20_000), t0);
+          await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+          await until(bench, name, () => ours().length > 0 && bench.states("out")[0] === "ready");
+          card.put("log.bin", bytes, t0 + 1000);
+          bench.daemon.engine.relist$.next("card");
+          const whole = () =>
+            bench.daemon.engine.journal.get<{ n: number }>("SELECT count(*) AS n FROM versions WHERE state = 'sealed' AND size = 50000")?.n;
+          await until(bench, "the longer one is here", () => whole() === 1);
+          out.after = () => undefined;
+          out.attach(true);
+          await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
+          const other = otherName("log.bin", sha256(bytes.subarray(0, 20_000)));
+          assert.deepEqual(
+            ours().map(([path]) => path),
+            [name === "its name" ? "log.bin" : other],
+          );
+          if (name === "its other name") assert.ok(out.files.get("log.bin")?.bytes.equals(foreign));
+          await until(bench, "nothing is left", () => bench.states("out").every((state) => state === "done" || state === "dropped"));
+          assert.equal(out.partials.size, 0);
+          assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 2, out.calls.join());
+        });
+
+for (const inPlace of [false, true])
+  for (const [how, digests] of [
+    ["content", ["sha256"]],
+    ["size", []],
+  ] as const)
+    test(`a file whose name is taken grows under its other name, over a start and a touch, too (${inPlace ? "in place" : "by the spool"}, proved by ${how})`, async (t) => {
+      const bench = new Bench(t);
+      const card = new FakeDevice("card", { inPlace });
+      const out = new FakeDevice("out", { target: { digests } });
+      const [bytes, foreign] = [randomBytes(50_000), randomBytes(10)];
+      const other = otherName("log.bin", sha256(bytes.subarray(0, 10_000)));
+      out.put("log.bin", foreign);
+      const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+      await start();
+      for (const [n, size] of [10_000, 20_000, 20_000, 50_000].entries()) {
+        card.put("log.bin", bytes.subarray(0, size), t0 + n * 1000);
+        if (n === 2) {
+          await bench.stop();
+          await start();
+        } else bench.daemon.engine.relist$.next("card");
+        await until(bench, `${size} bytes`, () => bench.states("out").filter((state) => state === "done").length === n + 1);
+        assert.deepEqual([...out.files.keys()], ["log.bin", other]);
+        assert.ok(out.files.get(other)?.bytes.equals(bytes.subarray(0, size)));
+        assert.ok(out.files.get("log.bin")?.bytes.equals(foreign));
+      }
+      assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 3, out.calls.join());
+    });
+
+test("what somebody put in the place of a file that has its other name stays as it grows, and the file gets one more", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  const bytes = randomBytes(20_000);
+  const other = otherName("log.bin", sha256(bytes.subarray(0, 10_000)));
+  out.put("log.bin", "of another");
+  card.put("log.bin", bytes.subarray(0, 10_000), t0);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "first", () => bench.states("out").join() === "done");
+  out.put(other, "of a third");
+  card.put("log.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "second", () => bench.states("out").join() === "done,done");
+  assert.deepEqual([...out.files.keys()], ["log.bin", other, otherName(other, sha256(bytes))]);
+  assert.equal(String(out.files.get(other)?.bytes), "of a third");
+});
+
+test("a file whose name is taken, and whose other name has what grew from the same beginning, gets a longer one", async (t) => {
+  const bench = new Bench(t);
+  const [card, twin, out] = [new FakeDevice("card"), new FakeDevice("twin"), new FakeDevice("out")];
+  const bytes = randomBytes(20_000);
+  const [short, digest] = [bytes.subarray(0, 10_000), sha256(bytes.subarray(0, 10_000))];
+  out.put("log.bin", "of another");
+  card.put("log.bin", short, t0);
+  const routes = ["card", "twin"].map((from) => ({ from, to: ["out"] }));
+  await bench.start({ sources: [card, twin], targets: [out] }, routes);
+  await until(bench, "first", () => bench.states("out").join() === "done");
+  card.put("log.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "it grew", () => bench.states("out").join() === "done,done");
+  for (const [n, at] of [
+    [3, t0],
+    [4, t0 + 5000],
+  ] as const) {
+    twin.put("log.bin", short, at);
+    bench.daemon.engine.relist$.next("twin");
+    await until(bench, "the twin", () => bench.states("out").filter((state) => state === "done").length === n);
+    assert.deepEqual([...out.files.keys()], ["log.bin", otherName("log.bin", digest), otherName("log.bin", digest, 16)]);
+  }
+});
 
 for (const needs of ["stream", "sealed", "sealedPath"] as const)
   test(`a file that is read in place, and grew when one of two targets had it, takes the place of that there (${needs})`, async (t) => {

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Bench, crc32, FakeDevice } from "../fake-device.js";
-import { holds, live, Scene } from "./scene.js";
+import { holds, live, ownName, Scene } from "./scene.js";
 
 const seed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 8);
@@ -17,6 +17,8 @@ class History extends Scene {
   readonly maxSize: number;
   readonly afterDelivery: "keep" | "delete";
   readonly paths: readonly string[];
+  /** What somebody else had put at each target. */
+  readonly #taken = new Map<FakeDevice, ReadonlyMap<string, Buffer>>();
 
   constructor(
     readonly bench: Bench,
@@ -55,7 +57,11 @@ class History extends Scene {
       if (bytes !== undefined && !this.isAtAll(path, bytes)) this.wrong.push(`${path}: deleted, and not delivered`);
       return remove(path);
     };
-    for (const out of this.outs) this.watch(out);
+    for (const out of this.outs) {
+      for (const path of this.paths) if (random.below(3) === 0) out.put(path, random.bytes(random.pick([5, 3000, 30_000])));
+      this.#taken.set(out, new Map([...out.files].map(([path, { bytes }]) => [path, bytes])));
+      this.watch(out);
+    }
   }
 
   get devices(): readonly FakeDevice[] {
@@ -124,8 +130,12 @@ class History extends Scene {
       assert.ok(performance.now() < end, this.missing());
       await sleep(20);
     }
-    if (this.onlyGrows && this.afterDelivery === "keep")
-      for (const { name, files } of this.outs) assert.deepEqual([...files.keys()].sort(), [...this.card.files.keys()].sort(), name);
+    for (const [out, taken] of this.#taken) {
+      const { name, files } = out;
+      for (const [path, bytes] of taken) assert.ok(files.get(path)?.bytes.equals(bytes), `${name}: ${path} of somebody else`);
+      const ours = [...files.keys()].filter((path) => !taken.has(path)).map(ownName);
+      if (this.onlyGrows && this.afterDelivery === "keep") assert.deepEqual(ours.sort(), [...this.card.files.keys()].sort(), name);
+    }
   }
 }
 
