@@ -105,7 +105,11 @@ export async function rewriteFtp({ config, device, server }: Place, ftp: FtpAcce
         if (isOther(key, given[key as keyof FtpOptions], value)) now = set(now, key, value);
       if (given.tls.fingerprint !== (tls === undefined ? undefined : parseFingerprint(tls.fingerprint))) {
         const whom = Object.entries({ ...raw.tls, fingerprint: tls?.fingerprint }).filter(([, value]) => value !== undefined);
-        if (isOther("tls", raw.tls, Object.fromEntries(whom))) now = set(now, "tls", Object.fromEntries(whom));
+        if (isOther("tls", raw.tls, Object.fromEntries(whom)))
+          now =
+            tls === undefined
+              ? set(now, "tls", Object.fromEntries(whom))
+              : withSetting(now, ["devices", name, "tls"], "fingerprint", tls.fingerprint);
       }
       const kept = raw.password?.file;
       if (typeof kept !== "string" || resolve(dirname(config), kept) !== resolve(file)) {

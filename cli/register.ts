@@ -341,7 +341,11 @@ export function besides(config: string, file: string): string {
 async function rewrite(config: string, name: string, device: Readonly<Record<string, unknown>>): Promise<boolean> {
   let isChanged = false;
   await changeConfig(config, (text) => {
-    const now = Object.entries(device).reduce((all, [key, value]) => withSetting(all, ["devices", name], key, value), text);
+    // What else is said of whom it believes is a person's.
+    const settings = Object.entries(device).flatMap(([key, value]): [readonly string[], string, unknown][] =>
+      key === "tls" ? Object.entries(value as object).map(([of, it]) => [["tls"], of, it]) : [[[], key, value]],
+    );
+    const now = settings.reduce((all, [of, key, value]) => withSetting(all, ["devices", name, ...of], key, value), text);
     isChanged = now !== text;
     return now;
   });

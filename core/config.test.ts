@@ -360,6 +360,7 @@ test("sizes, durations and near words", () => {
   assert.equal(parseSize("300 kB"), 300_000);
   assert.equal(parseSize(7), 7);
   assert.equal(parseSize("4 Mb"), undefined);
+  assert.equal(parseSize("999999999TB"), undefined);
   assert.equal(parseDuration("1.5h"), 5_400_000);
   assert.equal(parseDuration("30"), undefined);
   assert.equal(suggestion("prot", ["port", "host"]), '; did you mean "port"?');

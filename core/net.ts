@@ -92,7 +92,10 @@ export function expectPinned(socket: TLSSocket, { fingerprint: pinned }: Tls): v
   const shown = fingerprintOf(raw ?? Buffer.alloc(0));
   if (parseFingerprint(shown) === pinned) return;
   const given = fingerprintText(Buffer.from(pinned, "hex"));
-  throw new Fault("denied", `the server's certificate is ${shown}, not the ${given} that was given: another server, or a new certificate`);
+  throw new Fault(
+    "denied",
+    `the server's certificate is ${shown}, not the ${given} that was given: another server, or a new certificate, whose fingerprint goes into "tls.fingerprint" then`,
+  );
 }
 
 /** The certificate of a peer, once the handshake is done. */

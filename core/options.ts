@@ -107,7 +107,9 @@ export function parseSize(text: string | number): number | undefined {
   if (typeof text === "number") return Number.isSafeInteger(text) && text >= 0 ? text : undefined;
   const match = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(text);
   const unit = units.get(match?.[2] ?? "?");
-  return match === null || unit === undefined ? undefined : Math.round(Number(match[1]) * unit);
+  if (match === null || unit === undefined) return undefined;
+  const bytes = Math.round(Number(match[1]) * unit);
+  return Number.isSafeInteger(bytes) ? bytes : undefined;
 }
 
 /** Milliseconds of "30s", "5min", "7d"; undefined for anything else. */

@@ -41,12 +41,14 @@ export class LocalSource implements Source {
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {
     await this.#place.expectHere?.();
     if (this.#place.create) await makeRoot(this.root);
-    const mounted = options.directories === true ? await this.#mounted() : undefined;
+    const whole = options.directories === true;
+    const mounted = whole ? await this.#mounted() : undefined;
     const listing: Listing = { seen: 0 };
     const dirs: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
+    const vanished: FileEntry[] = [];
     for (let dir = dirs.pop(); dir !== undefined; dir = dirs.pop()) {
       // It is given once it is known that it can be listed.
-      let given = dir.path === "" || options.directories !== true;
+      let given = dir.path === "" || !whole;
       try {
         if (!given && dir.volume !== undefined) dir = { ...dir, volume: await volumeOf(placeOf(this.root, dir.path), dir.volume) };
         for await (const entries of listDir(this.#files, this.root, dir.path, signal, listing)) {
@@ -62,16 +64,22 @@ export class LocalSource implements Source {
         }
       } catch (error) {
         if (dir.path === "" || !isFault(error) || error.kind === "aborted" || error.kind === "offline") throw error;
-        yield { path: dir.path, kind: "unreadable", size: 0, reason: error.message };
+        const unreadable = { path: dir.path, kind: "unreadable" as const, size: 0, reason: error.message };
+        if (!given && error.kind === "missing") vanished.push(unreadable);
+        else yield unreadable;
       }
     }
+    // One that is put in the place of another is missing for a moment.
+    for (const dir of vanished) if ((await lookAt(this.root, dir.path).catch(() => dir)) !== undefined) yield dir;
     // What a listing shows of two file systems would count as gone.
-    if (mounted !== (options.directories === true ? await this.#mounted() : undefined))
+    if (mounted !== (whole ? await this.#mounted() : undefined))
       throw new Fault("transient", `something was mounted or unmounted in ${this.root} while it was listed`);
   }
 
-  async #mounted(): Promise<string> {
-    return mountedBelow(await fs.realpath(this.root).catch(() => this.root));
+  /** undefined: the directory itself is not there, perhaps with what was mounted above it. */
+  async #mounted(): Promise<string | undefined> {
+    const root = await fs.realpath(this.root).catch(() => undefined);
+    return root === undefined ? undefined : mountedBelow(root);
   }
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {

@@ -326,6 +326,7 @@ test("what the operator orders: list, confirm, quota, rotate, delete; words that
   assert.deepEqual([refused.state, refused.reason], ["refused", "the operator refused it"]);
   await assert.rejects(at.order("confirm", asked), new RegExp(`no registration ${asked} waits`));
   await assert.rejects(at.order("quota", it.id, "much"), /no size/);
+  await assert.rejects(at.order("quota", it.id, "10"), /10 without a unit would be 10 bytes: give it one, as in "10GB"/);
   // The limits that hold, also where nobody gave one by hand.
   assert.match((await at.order("list")).join(), / 0 B of 50 MB, all of this owner's of 200 MB /);
   await at.order("quota", it.id, "20MB");

@@ -26,6 +26,9 @@ export interface OrderParts {
   readonly end: (vehicle: string) => Promise<void>;
 }
 
+/** A smaller quota without a unit is meant with one. */
+const leastPlain = 1_000_000;
+
 type Order = (parts: OrderParts, words: readonly string[]) => Promise<Ordered>;
 
 const known: Readonly<Record<keyof typeof orderWords, Order>> = {
@@ -166,6 +169,8 @@ async function quota({ catalogue, ftp }: OrderParts, [who = "", size = ""]: read
   const bytes = size === "default" ? undefined : parseSize(size);
   if (size !== "default" && bytes === undefined)
     throw mistake(`${size} is no size such as "20GiB"; "default" is that of the configuration`);
+  if (bytes !== undefined && bytes > 0 && bytes < leastPlain && !/[A-Za-z]/.test(size))
+    throw mistake(`${size} without a unit would be ${size} bytes: give it one, as in "${size}GB"`);
   const owner = (await catalogue.vehicles()).find((it) => it.owner.email === who.toLowerCase())?.owner;
   const name = owner?.email ?? (await vehicleCalled(catalogue, who)).id;
   await catalogue.setQuota(owner === undefined ? { vehicle: name } : { owner: owner.id }, bytes);

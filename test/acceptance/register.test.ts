@@ -537,12 +537,16 @@ test("a vehicle that was taken away at the station registers anew by the same co
   const config = readFileSync(it.planeConfig, "utf8");
   const needless = await runProgram([...words, ...at, "--vehicle", "plane 1"]);
   assert.match(needless.err, new RegExp(`registered already, as ${first}`));
-  // The certificate of the station is another since.
-  writeFileSync(it.planeConfig, config.replace(/(?<="fingerprint": ")[^"]+/, `SHA256:${"A".repeat(43)}`));
+  // The certificate of the station is another since; what a person wrote beside the fingerprint stays.
+  const commented = config.replace(/"tls": \{ ?/, '"tls": { /* as the station\'s log says */ ');
+  assert.notEqual(commented, config);
+  writeFileSync(it.planeConfig, commented.replace(/(?<="fingerprint": ")[^"]+/, `SHA256:${"A".repeat(43)}`));
+  assert.match((await probe()).out, /not the SHA256:A{43} that was given.*goes into "tls\.fingerprint"/);
   const repinned = await runProgram([...words, ...at, "--vehicle", "plane 1"]);
   assert.equal(repinned.code, 0, repinned.err);
   assert.match(repinned.out, /Written to .*, the device "station"/);
-  assert.equal(readFileSync(it.planeConfig, "utf8"), config);
+  assert.equal(readFileSync(it.planeConfig, "utf8"), commented);
+  writeFileSync(it.planeConfig, config);
 
   assert.equal((await runProgram(["registry", "delete", "pilot@example.org", "--config", it.groundConfig])).code, 0);
   assert.match((await probe()).out, /no vehicle is registered with this key.*"filesync register", as at the first time, registers it anew/);

@@ -201,6 +201,55 @@ function remount(dir: string, how: "ro" | "rw"): void {
   } else if (bound.delete(dir)) spawnSync("umount", [dir]);
 }
 
+for (const [what, gone] of [
+  ["a directory in it", (dir: string, seen: string) => join(dir, seen === "a" ? "b" : "a")],
+  ["the directory itself", (dir: string) => dir],
+] as const)
+  test(`a listing for a mirror during which ${what} goes tells nothing of that as unreadable`, async (t) => {
+    const above = await fs.mkdtemp(join(tmpdir(), "filesync-gone-"));
+    const dir = join(above, "root");
+    for (const name of ["a", "b"]) await fs.mkdir(join(dir, name), { recursive: true });
+    const device = deviceAt(dir);
+    t.after(async () => {
+      await device.close();
+      await fs.rm(above, { recursive: true });
+    });
+    const seen: string[] = [];
+    const listed = async () => {
+      for await (const { path, kind } of device.source?.list(calm(), { directories: true }) ?? []) {
+        seen.push(`${kind} ${path}`);
+        await fs.rm(gone(dir, path), { recursive: true });
+      }
+    };
+    if (what === "the directory itself") assert.match(await expectFault(listed(), "transient"), /while it was listed$/);
+    else await listed();
+    assert.equal(seen.length, 1, seen.join());
+  });
+
+test("a directory in whose place another one is put while it is listed for a mirror was not seen, rather than gone", async (t) => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-put-"));
+  for (const name of ["a", "b", "c"]) await fs.mkdir(join(dir, name));
+  const device = deviceAt(dir);
+  t.after(async () => {
+    await device.close();
+    await fs.rm(dir, { recursive: true });
+  });
+  const listed = async (meanwhile: (path: string) => Promise<void>) => {
+    const seen: string[] = [];
+    for await (const { path, kind } of device.source?.list(calm(), { directories: true }) ?? []) {
+      seen.push(kind === "directory" ? path : `${kind} ${path}`);
+      await meanwhile(path);
+    }
+    return seen;
+  };
+  const [first = "", second = "", third = ""] = await listed(() => Promise.resolve());
+  const seen = await listed(async (path) => {
+    if (path === first) await fs.rmdir(join(dir, second));
+    if (path === third) await fs.mkdir(join(dir, second));
+  });
+  assert.deepEqual(seen, [first, third, `unreadable ${second}`]);
+});
+
 test(
   "a listing for a mirror in which something was mounted, or unmounted, is none: what it shows of two file systems would count as gone",
   { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
