@@ -84,6 +84,8 @@ export class SyncRoute {
   readonly #world: World;
   readonly #own: Memo;
   #failures = 0;
+  /** What the last round failed with, until one comes to its end. */
+  #fault: string | undefined;
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
   readonly #contested = new Contested();
@@ -314,9 +316,10 @@ export class SyncRoute {
     const { signal, release } = joinSignals(stop, ...gates);
     try {
       // What stopped it stops the next round too, as a rule; and what was even is so until something else is seen.
-      if (this.state === "waiting") this.#now("working", undefined);
+      if (this.state === "waiting") this.#now("working", this.#fault === undefined ? undefined : `the round before failed: ${this.#fault}`);
       await this.#once(signal);
       this.#failures = 0;
+      this.#fault = undefined;
       for (const lane of [this.here, this.there]) lane.noteSuccess();
     } catch (error) {
       if (stop.aborted) return;
@@ -577,7 +580,8 @@ export class SyncRoute {
     this.engine.events.say(this.#failures === 0 && !away ? "warn" : "debug", "sync-failed", `${this.title}: ${reasonOf(error)}`, {
       route: this.name,
     });
-    this.#now("waiting", reasonOf(error));
+    this.#fault = reasonOf(error);
+    this.#now("waiting", this.#fault);
     this.#looks.hintIn(backoffMs(this.#failures++, this.engine.upMs(), this.engine.random()));
   }
 

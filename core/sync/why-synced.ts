@@ -83,9 +83,9 @@ function stateText(route: SyncRoute | undefined): string {
   if (route === undefined) return "no daemon runs";
   const { state, reason, evenMs } = route;
   if (state === "even" && evenMs !== undefined) return `so it was found ${dateText(evenMs)}`;
-  return state === "working"
-    ? "the route is at work"
-    : `the route ${state === "waiting" ? "waits" : `is ${state}`}${reason === undefined ? "" : `: ${reason}`}`;
+  const what = { working: "is at work", waiting: "waits" } as const;
+  const text = state === "working" || state === "waiting" ? what[state] : `is ${state}`;
+  return `the route ${text}${reason === undefined ? "" : `: ${reason}`}`;
 }
 
 /** How a path of one of its devices, or of either, is called below its two directories. */

@@ -265,3 +265,52 @@ export default plugin;
   assert.equal(readFileSync(join(nas, "veiled 1"), "utf8"), "other content");
   assert.equal(readFileSync(join(nas, "veiled 3"), "utf8"), "of others");
 });
+
+test("what a round failed with is told while the next one is at work, until one comes to its end", async (t) => {
+  const world = new World(t);
+  const [box, state] = [world.mkdir("box"), world.path("state.txt")];
+  world.mkdir("nas");
+  writeFileSync(
+    world.path("slow.mjs"),
+    `
+import { readFileSync } from "node:fs";
+import { Fault } from ${dist("core/errors.js")};
+import { plugin as local } from ${dist("plugins/local/plugin.js")};
+export const plugin = {
+  ...local,
+  type: "slow",
+  device: (given, context) => {
+    const device = local.device(given, context);
+    const { source } = device;
+    const list = source.list.bind(source);
+    const now = () => readFileSync(${JSON.stringify(state)}, "utf8");
+    source.list = async function* (...asked) {
+      if (now() === "fails") throw new Fault("transient", "no answer came");
+      while (now() === "hangs") await new Promise((resolve) => setTimeout(resolve, 10));
+      yield* list(...asked);
+    };
+    return device;
+  },
+};
+export default plugin;
+`,
+  );
+  const config = world.config({
+    devices: { box: { type: "./slow.mjs", dir: "box", settle: "0s", interval: "1s" }, nas: { type: "local", dir: "nas" } },
+    routes: [{ from: "box", to: ["nas"], mode: "mirror" }],
+  });
+  writeFileSync(join(box, "a"), "a");
+  writeFileSync(state, "fails");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "ready");
+  const told = async () => {
+    const [sync] = (await statusOf(config)).syncs;
+    return `${sync?.state}: ${sync?.reason ?? ""}`;
+  };
+  await until("it failed", async () => /^waiting: .*no answer came$/.test(await told()), 30_000);
+  writeFileSync(state, "hangs");
+  await until("it is at work", async () => /^working: the round before failed: .*no answer came$/.test(await told()), 30_000);
+  writeFileSync(state, "");
+  await until("it is even", async () => (await told()) === "even: ", 30_000);
+});
