@@ -252,7 +252,12 @@ export class Door {
     }
     const connection = new Connection(socket, keeper);
     this.#connections.set(connection.id, connection);
-    void connection.gone.then(() => this.#connections.delete(connection.id));
+    // It cannot be seen what it began, as where no more files can be opened.
+    const unseen = (error: unknown) =>
+      this.#warn(`what ${connection.address} began may go on: ${error instanceof Error ? error.message : String(error)}`, {
+        address: connection.address,
+      });
+    void connection.gone.catch(unseen).then(() => this.#connections.delete(connection.id));
   }
 
   /** Where there are too many, one makes way: who has not logged in, else a vehicle that only waits. False where all are at work. */
