@@ -385,40 +385,29 @@ export class PullJob {
   #inherit(): boolean {
     const before = this.#base === undefined ? [] : this.engine.queue.deliveriesOf(this.#base.id);
     for (const delivery of before) {
-      const replaced = delivery.state === "done" ? delivery.receipt : delivery.replaces;
-      const receipt = replaced === null ? undefined : (JSON.parse(replaced) as StoredReceipt);
-      const isOurs = receipt !== undefined && receipt.found !== true;
-      const path = isOurs && isOtherNameOf(delivery.path, receipt.path) ? receipt.path : delivery.path;
-      this.#keepPlace({ ...delivery, path });
+      this.#keepDay(delivery);
       const first = this.#keepsOn(delivery) ? delivery.id : marksIn(delivery.marks).after;
       if (first !== undefined) this.engine.queue.goAfter(first, this.#version.id, delivery);
-      if (isOurs)
-        this.engine.journal.run(
-          "UPDATE deliveries SET replaces = ? WHERE version = ? AND target = ? AND path = ?",
-          replaced,
-          this.#version.id,
-          delivery.target,
-          path,
-        );
+      const replaced = delivery.state === "done" ? delivery.receipt : delivery.replaces;
+      if (replaced === null || (JSON.parse(replaced) as StoredReceipt).found === true) continue;
+      for (const { id, target, path } of this.engine.queue.deliveriesOf(this.#version.id))
+        // What is known by a receipt alone is where that says.
+        if (target === delivery.target && (path === delivery.path || isOtherNameOf(path, delivery.path)))
+          this.engine.journal.run("UPDATE deliveries SET replaces = ? WHERE id = ?", replaced, id);
     }
     return before.every(({ state }) => state === "done" || state === "dropped");
   }
 
-  /**
-   * Inside `commit`. The day in a path is fixed when a file is found first, and the name when it arrives first: where it grew on another day, or its name was taken, it goes
-   * to where its beginning went.
-   */
-  #keepPlace({ target, path }: DeliveryRow): void {
+  /** Inside `commit`. The day in a path is fixed when a file is found first: where it grew on another day, it goes to where its beginning went. */
+  #keepDay({ target, path }: DeliveryRow): void {
     const { engine } = this;
     const { id, source, base } = this.#version;
     const mine = engine.queue.deliveriesOf(id).filter((row) => row.target === target);
     if (mine.some((row) => row.path === path)) return;
     // Each file goes there once, whatever path it would have by now.
     const isOnce = engine.routes.get(source)?.some(({ rules }) => rules.route.to.some(({ device, once }) => device === target && once));
-    const hasNotBegun = (row: DeliveryRow) => row.begun === 0 && !engine.queue.pushing.has(row.id);
     const [only] = mine;
-    if (isOnce === true && only !== undefined && hasNotBegun(only))
-      engine.journal.run("UPDATE deliveries SET path = ? WHERE id = ?", path, only.id);
+    if (isOnce === true && only?.begun === 0) engine.journal.run("UPDATE deliveries SET path = ? WHERE id = ?", path, only.id);
     if (isOnce === true) return;
     const dayIn = (version: VersionRow) => dayOf({ path: version.path, ...stampOf(version) });
     const days = new Set([undated]);
@@ -429,8 +418,8 @@ export class PullJob {
     }
     for (const { rules } of engine.routes.get(source) ?? []) {
       const pathOn = (day: string) => rules.pathOf(this.#version, day, engine.names);
-      const row = mine.find((it) => it.path === pathOn(dayIn(this.#version)) && hasNotBegun(it));
-      if (row !== undefined && [...days].map(pathOn).some((planned) => planned === path || isOtherNameOf(planned, path)))
+      const row = mine.find((it) => it.path === pathOn(dayIn(this.#version)) && it.begun === 0);
+      if (row !== undefined && [...days].some((day) => pathOn(day) === path))
         engine.journal.run("UPDATE deliveries SET path = ? WHERE id = ?", path, row.id);
     }
   }

@@ -14,7 +14,7 @@ import { folded } from "./folded.js";
 import { goesOnAt, isShort, leastSpliced, spliced } from "./go-on.js";
 import type { Lane } from "./lane.js";
 import { overBudget } from "./limits.js";
-import { otherName } from "./names.js";
+import { isOtherNameOf, otherName } from "./names.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
 import { type DeliveryRow, type Marks, marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
@@ -138,7 +138,7 @@ export class PushJob {
     const done = first && restart !== true ? await this.#publishEarlier(publishing) : undefined;
     if (done !== undefined) return done;
     if (first) await this.#begin();
-    const upload = this.#upload(delivery.path);
+    const upload = this.#upload(this.#path);
     // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
     if (
       target.look !== undefined &&
@@ -155,10 +155,9 @@ export class PushJob {
         there !== undefined &&
         (this.#isSame(there) || (before?.proof === "size" && there.size === version.size && there.digest === undefined));
       if (isThere && before !== undefined) return this.#alreadyThere(upload, there);
-      const elsewhere =
-        before !== undefined || there === undefined || this.#isReplaced(upload, there) ? undefined : await this.#elsewhereThere();
-      if (elsewhere !== undefined)
-        return { ...(await this.#alreadyThere(elsewhere.upload, elsewhere.there)), ...(first ? { found: true } : {}) };
+      const isAnothers = before === undefined && there !== undefined && !this.#isReplaced(upload, there);
+      const elsewhere = this.#elsewhere > 0 || isAnothers ? await this.#elsewhereThere() : undefined;
+      if (elsewhere !== undefined) return elsewhere;
     }
     if (!first && this.#sealed && publishing !== undefined) {
       const done = (await this.#givenElsewhere()) ?? (await this.#publishHeld(upload));
@@ -166,18 +165,18 @@ export class PushJob {
       await this.#noteUnnamed();
     }
     await this.#prepare();
-    await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
+    await this.#send(this.#upload(this.#path), first ? 0 : undefined);
     await this.#seal(true).catch((error: unknown) => this.#withoutSource(error));
-    return this.#publish(this.#upload(delivery.path));
+    return this.#publish(this.#upload(this.#path));
   }
 
   /** What was brought of the version before, where that has the content of this one, and only its time is another. Not where a person wants it sent. */
   async #broughtBefore(): Promise<StoredReceipt | undefined> {
-    const { id, path, marks } = this.work.delivery;
+    const { id, marks } = this.work.delivery;
     if (this.version.base === null) return undefined;
     const before = this.engine.queue.replacedBy(id) ?? (await this.#foundSince());
     if (before?.size !== this.version.size || marksIn(marks).again === true) return undefined;
-    if (before.path !== path && before.path !== `${before.archive}/${path}`) return undefined;
+    if (placeOf(before) !== this.#path) return undefined;
     if (!this.#sealed) await this.#seal();
     const digest = before.digest ?? this.engine.queue.digestOf(before.version);
     return digest !== undefined && digest === this.#digest ? before : undefined;
@@ -211,15 +210,16 @@ export class PushJob {
     return expect.kind === "replaces" && expect.size === size && (expect.digest ?? digest) === (digest ?? expect.digest);
   }
 
-  /** Its own name is another's: what has this content under one that tells it. */
-  async #elsewhereThere(): Promise<{ readonly upload: Upload; readonly there: Occupant } | undefined> {
+  /** Its own name is, or was, another's: what has this content under one that tells it. Brought by somebody else, unless it was about to be given that very name. */
+  async #elsewhereThere(): Promise<StoredReceipt | undefined> {
     const { target, work, signal } = this;
     if (this.#digest === undefined) return undefined;
-    for (const digits of [8, 16] as const) {
-      const upload = this.#upload(otherName(work.delivery.path, this.#digest, digits));
-      const there = await target.look?.(upload, signal);
-      if (there === undefined) return undefined;
-      if (this.#isSame(there)) return { upload, there };
+    for (const nth of [1, 2] as const) {
+      const other = this.#upload(nthName(work.delivery.path, this.#digest, nth));
+      const there = await target.look?.(other, signal);
+      if (there !== undefined && this.#isSame(there))
+        return nth === this.#elsewhere ? this.#alreadyThere(other, there) : this.#foundThere(other, there);
+      if (there === undefined && this.#elsewhere !== 2) return undefined;
     }
     return undefined;
   }
@@ -244,12 +244,12 @@ export class PushJob {
   /** The copy here was given up while nobody knew whether what was sent of it had its name already: of the same content, it needs no second one. */
   async #publishEarlier(publishing: Marks["publishing"]): Promise<StoredReceipt | undefined> {
     const { target, version } = this;
-    const { begun, path } = this.work.delivery;
+    const { begun } = this.work.delivery;
     if (begun === 0 || this.#digest === undefined || publishing !== this.#digest) return undefined;
     // Who is given its path may need that to give the name, too.
     if (target.features.needs === "sealedPath" && !this.#sealed) return undefined;
     this.#generation = begun - 1;
-    const done = await this.#publishHeld(this.#upload(path));
+    const done = await this.#publishHeld(this.#upload(this.#path));
     if (done === undefined) this.#generation = version.generation;
     return done;
   }
@@ -403,12 +403,12 @@ export class PushJob {
 
   /** It has gone from its source, perhaps the last copy but for what the target holds whole: that is published, and proved as far as its target can. Not where nobody knows what it was: no digest. */
   async #withoutSource(error: unknown): Promise<void> {
-    const { target, version, work, signal, engine } = this;
+    const { target, version, signal, engine } = this;
     const digest = engine.queue.digestOf(version.id);
     // Who is given its path may need that to give the name, too.
     if (!isFault(error, "missing") || digest === undefined || target.features.needs === "sealedPath") throw error;
     this.#needsSource = false;
-    const held = await target.offset(this.#upload(work.delivery.path), signal);
+    const held = await target.offset(this.#upload(this.#path), signal);
     this.#needsSource = held !== version.size;
     if (this.#needsSource) throw error;
     this.#digest = digest;
@@ -503,7 +503,7 @@ export class PushJob {
 
   /** Under its own name, else under another that names its content. */
   async #publish(upload: Upload): Promise<StoredReceipt> {
-    const { target, signal, version, work } = this;
+    const { target, signal, version } = this;
     if (this.#elsewhere === 0 || this.#digest === undefined) {
       await this.#notePublishing({});
       const there = await this.#name(upload);
@@ -516,7 +516,7 @@ export class PushJob {
         this.#digest = await this.#content.digest(signal);
         if (this.#digest === undefined)
           throw new Fault("transient", `${upload.path} is taken at ${this.lane.name}; its source ended early`);
-        return this.#publish(this.#upload(work.delivery.path));
+        return this.#publish(this.#upload(this.#path));
       }
     }
     for (const elsewhere of this.#elsewhere === 2 ? ([2] as const) : ([true, 2] as const)) {
@@ -536,8 +536,10 @@ export class PushJob {
     const { id } = work.delivery;
     const { again } = engine.queue.marksOf(id);
     const marks: Marks = { ...this.#marks, ...(again === undefined ? {} : { again }), publishing: this.#digest ?? true, ...where };
+    // Another name is one that somebody else may have given to this content, too.
+    const proves = target.features.digests.length > 0 && target.look !== undefined && target.features.resume;
     const active =
-      target.features.digests.length > 0 && target.look !== undefined && target.features.resume
+      proves && where.elsewhere === undefined
         ? engine.queue.isActive(id)
         : (await engine.journal.commit(() => engine.queue.setMarks(id, marks, "active"))) > 0;
     if (!active) throw new Fault("aborted", "is not to be sent any more");
@@ -570,10 +572,19 @@ export class PushJob {
     return this.#asked === undefined ? this.target.features.digests.length === 0 : !this.#asked;
   }
 
+  /** Its own name; where another's file had that as the version before came, the one that it got. */
+  get #path(): string {
+    const { id, path } = this.work.delivery;
+    const before = this.version.base === null ? undefined : this.engine.queue.replacedBy(id);
+    const place = before === undefined ? path : placeOf(before);
+    return isOtherNameOf(path, place) ? place : path;
+  }
+
   /** The name that it is given, or was about to be. */
   get #given(): string {
-    const { path } = this.work.delivery;
-    return this.#elsewhere === 0 || this.#digest === undefined ? path : otherName(path, this.#digest, this.#elsewhere === 2 ? 16 : 8);
+    return this.#elsewhere === 0 || this.#digest === undefined
+      ? this.#path
+      : nthName(this.work.delivery.path, this.#digest, this.#elsewhere);
   }
 
   async #alreadyThere(upload: Upload, there: Occupant): Promise<StoredReceipt> {
@@ -615,7 +626,7 @@ export class PushJob {
   #receipt(there: Receipt | Occupant): StoredReceipt {
     const { engine, version, work } = this;
     const { path, answer, url, archive }: Partial<Receipt> & { path: string } =
-      "occupied" in there ? { path: work.delivery.path, answer: alreadyThere } : there;
+      "occupied" in there ? { path: this.#path, answer: alreadyThere } : there;
     return {
       delivery: work.delivery.id,
       version: version.id,
@@ -675,7 +686,7 @@ export class PushJob {
       ...(digest === undefined ? {} : { digest }),
       ...this.#marks,
       // The other name tells the content.
-      ...(this.target.features.tellsNaming === true && path === work.delivery.path && this.#isUnnamed
+      ...(this.target.features.tellsNaming === true && path === this.#path && this.#isUnnamed
         ? { naming: () => void (this.#asked = true) }
         : {}),
       ...(localPath === undefined ? {} : { localPath }),
@@ -697,7 +708,7 @@ export class PushJob {
   #expect(path: string): Expect {
     // Decided while it is pulled, so perhaps after this was claimed.
     const before = this.engine.queue.replacedBy(this.work.delivery.id);
-    if (before?.path !== path) return { kind: "absent" };
+    if (before === undefined || placeOf(before) !== path) return { kind: "absent" };
     return { kind: "replaces", size: before.size, ...(before.digest === undefined ? {} : { digest: before.digest }) };
   }
 
@@ -717,6 +728,13 @@ export class PushJob {
     };
   }
 }
+
+/** Below the directory that the server gave. */
+const placeOf = ({ path, archive }: StoredReceipt): string =>
+  archive !== undefined && path.startsWith(`${archive}/`) ? path.slice(archive.length + 1) : path;
+
+/** The names of what may not take its own. */
+const nthName = (path: string, digest: Digest, nth: 1 | 2): string => otherName(path, digest, nth === 1 ? 8 : 16);
 
 const nthOf = (elsewhere: Marks["elsewhere"]) => (elsewhere === true ? 1 : (elsewhere ?? 0));
 

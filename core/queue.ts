@@ -12,7 +12,6 @@
 import type { Fault } from "./errors.js";
 import type { Journal } from "./journal.js";
 import { Leaving } from "./leaving.js";
-import { isOtherNameOf } from "./names.js";
 import type { Clock, Digest, FileEntry } from "./plugin.js";
 import type { PlannedDelivery } from "./route.js";
 import {
@@ -745,17 +744,14 @@ export class Queue {
    */
   #letFollow({ id, target, path }: Pick<DeliveryRow, "id" | "target" | "path">, receipt?: StoredReceipt): number {
     if (!this.following.has(target)) return 0;
-    const brought = receipt?.found === true ? undefined : receipt;
-    // The name that it was given there, where its own was taken.
-    const given = brought !== undefined && isOtherNameOf(path, brought.path) ? brought.path : path;
+    const replaces = receipt === undefined || receipt.found === true ? null : JSON.stringify(receipt);
     return this.journal.run(
-      `UPDATE deliveries SET replaces = COALESCE(?1, replaces), path = CASE begun WHEN 0 THEN ?5 ELSE path END, not_before = 0, fault = NULL, reason = NULL
+      `UPDATE deliveries SET replaces = COALESCE(?1, replaces), not_before = 0, fault = NULL, reason = NULL
        WHERE target = ?2 AND path = ?3 AND state IN ('wanting', 'ready') AND json_extract(marks, '$.after') = ?4`,
-      brought === undefined ? null : JSON.stringify(brought),
+      replaces,
       target,
       path,
       id,
-      given,
     );
   }
 

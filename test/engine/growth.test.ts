@@ -722,7 +722,7 @@ test("what somebody put in the place of a file that has its other name stays as 
   card.put("log.bin", bytes, t0 + 1000);
   bench.daemon.engine.relist$.next("card");
   await until(bench, "second", () => bench.states("out").join() === "done,done");
-  assert.deepEqual([...out.files.keys()], ["log.bin", other, otherName(other, sha256(bytes))]);
+  assert.deepEqual([...out.files.keys()], ["log.bin", other, otherName("log.bin", sha256(bytes))]);
   assert.equal(String(out.files.get(other)?.bytes), "of a third");
 });
 
