@@ -3,55 +3,125 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { otherName } from "../../core/names.js";
 import type { Device } from "../../core/plugin.js";
 import { Bench, FakeDevice, sha256, until } from "../fake-device.js";
 
 const t0 = Date.UTC(2026, 4, 1);
+
+/** A card with "log.bin", whose name is taken at its target, and goes there. `digests`: what the target proves. */
+function taken(
+  t: TestContext,
+  { size = 40_000, digests = ["sha256"] }: { readonly size?: number; readonly digests?: readonly "sha256"[] } = {},
+) {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out", { target: { digests } })];
+  const bytes = randomBytes(size);
+  const short = bytes.subarray(0, 10_000);
+  out.put("log.bin", "of another");
+  card.put("log.bin", short, t0);
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  /** It is so long by then, and found. */
+  const grow = (length: number, afterMs = 1000) => {
+    card.put("log.bin", bytes.subarray(0, length), t0 + afterMs);
+    bench.daemon.engine.relist$.next("card");
+  };
+  const delivered = (n: number) => until(bench, `${n} delivered`, () => dones(bench) === n);
+  return { bench, card, out, bytes, short, other: otherName("log.bin", sha256(short)), start, grow, delivered };
+}
+
+/** The first answer once the target has that name is lost. Resolves when it was. */
+function losesAnswer(bench: Bench, out: FakeDevice, name: string, meanwhile = (): void => undefined): () => Promise<unknown> {
+  let cut = false;
+  out.after = (call) => {
+    if (call !== "commit" || cut || !out.files.has(name)) return undefined;
+    cut = true;
+    meanwhile();
+    out.attach(false);
+    throw new Fault("offline", "cut");
+  };
+  return () => until(bench, "the answer is lost", () => cut);
+}
+
+/** The first upload is cut before its first byte. Resolves when it was, and nothing is under way. */
+function cutsUpload(bench: Bench, out: FakeDevice, meanwhile = (): void => undefined): () => Promise<unknown> {
+  let cut = false;
+  out.before = (call) => {
+    if (!call.startsWith("write") || cut) return undefined;
+    cut = true;
+    meanwhile();
+    out.attach(false);
+    throw new Fault("offline", "cut");
+  };
+  return () => until(bench, "the upload is cut", () => cut && bench.daemon.engine.queue.pushing.size === 0);
+}
+
+function loseJournal({ dir }: Bench): void {
+  for (const name of readdirSync(dir)) if (name.startsWith("journal")) rmSync(join(dir, name));
+}
+
 const dones = (bench: Bench, target = "out") => bench.states(target).filter((state) => state === "done").length;
 const receipts = (bench: Bench) =>
   bench.daemon.engine.journal
     .all<{ receipt: string }>("SELECT receipt FROM deliveries WHERE receipt IS NOT NULL ORDER BY size, done_ms")
     .map(({ receipt }) => JSON.parse(receipt) as { path: string; size: number; found?: true });
 
-test("a file whose other name somebody took grows on under the one that it got then", async (t) => {
-  const bench = new Bench(t);
-  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
-  const bytes = randomBytes(40_000);
-  const other = otherName("log.bin", sha256(bytes.subarray(0, 10_000)));
-  out.put("log.bin", "of another");
-  card.put("log.bin", bytes.subarray(0, 10_000), t0);
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "first", () => dones(bench) === 1);
+for (const inPlace of [false, true])
+  for (const [how, digests] of [
+    ["content", ["sha256"]],
+    ["size", []],
+  ] as const)
+    test(`a file whose name is taken grows under its other name, over a start and a touch, too (${inPlace ? "in place" : "by the spool"}, proved by ${how})`, async (t) => {
+      const bench = new Bench(t);
+      const card = new FakeDevice("card", { inPlace });
+      const out = new FakeDevice("out", { target: { digests } });
+      const [bytes, foreign] = [randomBytes(50_000), randomBytes(10)];
+      const other = otherName("log.bin", sha256(bytes.subarray(0, 10_000)));
+      out.put("log.bin", foreign);
+      const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+      await start();
+      for (const [n, size] of [10_000, 20_000, 20_000, 50_000].entries()) {
+        card.put("log.bin", bytes.subarray(0, size), t0 + n * 1000);
+        if (n === 2) {
+          await bench.stop();
+          await start();
+        } else bench.daemon.engine.relist$.next("card");
+        await until(bench, `${size} bytes`, () => bench.states("out").filter((state) => state === "done").length === n + 1);
+        assert.deepEqual([...out.files.keys()], ["log.bin", other]);
+        assert.ok(out.files.get(other)?.bytes.equals(bytes.subarray(0, size)));
+        assert.ok(out.files.get("log.bin")?.bytes.equals(foreign));
+      }
+      assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 3, out.calls.join());
+    });
+
+test("a file whose other name somebody took, which stays as it is, grows on under the one that it got then", async (t) => {
+  const { bench, out, bytes, other, start, grow, delivered } = taken(t);
+  await start();
+  await delivered(1);
   out.put(other, "of a third");
+  const further = otherName("log.bin", sha256(bytes.subarray(0, 20_000)));
   for (const [n, size] of [20_000, 30_000, 40_000].entries()) {
-    card.put("log.bin", bytes.subarray(0, size), t0 + 1000 + n);
-    bench.daemon.engine.relist$.next("card");
-    await until(bench, `${size}`, () => dones(bench) === n + 2);
+    grow(size, 1000 + n);
+    await delivered(n + 2);
+    assert.deepEqual([...out.files.keys()], ["log.bin", other, further]);
+    assert.equal(String(out.files.get(other)?.bytes), "of a third");
   }
-  assert.deepEqual([...out.files.keys()], ["log.bin", other, otherName("log.bin", sha256(bytes.subarray(0, 20_000)))]);
+  assert.deepEqual(bench.states("out"), ["done", "done", "done", "done"]);
 });
 
 for (const when of ["before it grew", "once it had"] as const)
   test(`a file under its other name grows under that, though the journal was lost ${when}`, async (t) => {
-    const bench = new Bench(t);
-    const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
-    const bytes = randomBytes(20_000);
-    const other = otherName("log.bin", sha256(bytes.subarray(0, 10_000)));
-    const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-    out.put("log.bin", "of another");
-    card.put("log.bin", bytes.subarray(0, 10_000), t0);
+    const { bench, card, out, bytes, other, start, grow, delivered } = taken(t, { size: 20_000 });
     await start();
-    await until(bench, "first", () => dones(bench) === 1);
+    await delivered(1);
     await bench.stop();
-    for (const name of readdirSync(bench.dir)) if (name.startsWith("journal")) rmSync(join(bench.dir, name));
+    loseJournal(bench);
     if (when === "before it grew") {
       await start();
       await until(bench, "listed", () => card.calls.filter((call) => call === "list").length >= 2);
-      card.put("log.bin", bytes, t0 + 1000);
-      bench.daemon.engine.relist$.next("card");
+      grow(bytes.length);
     } else {
       card.put("log.bin", bytes, t0 + 1000);
       await start();
@@ -61,55 +131,31 @@ for (const when of ["before it grew", "once it had"] as const)
   });
 
 test("what somebody put under a file's other name while an upload that was begun had nothing there is theirs, though it is that content, and stays as the file grows", async (t) => {
-  const bench = new Bench(t);
-  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
-  const bytes = randomBytes(20_000);
-  const short = bytes.subarray(0, 10_000);
-  const place = otherName("log.bin", sha256(short));
-  out.put("log.bin", "of another");
-  card.put("log.bin", short, t0);
-  let cut = false;
-  // Before the first byte.
-  out.before = (call) => {
-    if (!call.startsWith("write") || cut) return undefined;
-    cut = true;
-    out.put(place, short);
-    out.attach(false);
-    throw new Fault("offline", "cut");
-  };
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "cut", () => cut);
+  const { bench, out, bytes, short, other, start, grow, delivered } = taken(t, { size: 20_000 });
+  const cut = cutsUpload(bench, out, () => {
+    out.put(other, short);
+  });
+  await start();
+  await cut();
   out.attach(true);
-  await until(bench, "first", () => dones(bench) === 1);
-  card.put("log.bin", bytes, t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "second", () => dones(bench) === 2);
-  assert.ok(out.files.get(place)?.bytes.equals(short));
+  await delivered(1);
+  grow(bytes.length);
+  await delivered(2);
+  assert.ok(out.files.get(other)?.bytes.equals(short));
   assert.equal(receipts(bench)[0]?.found, true);
 });
 
 test("a file that was touched once somebody had replaced it, and whose answer as it got its other name was lost, is ours there, and grows there", async (t) => {
-  const bench = new Bench(t);
-  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
-  const bytes = randomBytes(20_000);
-  const short = bytes.subarray(0, 10_000);
-  const other = otherName("log.bin", sha256(short));
-  card.put("log.bin", short, t0);
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "first", () => dones(bench) === 1);
+  const { bench, out, bytes, short, other, start, grow, delivered } = taken(t, { size: 20_000 });
+  out.files.delete("log.bin");
+  await start();
+  await delivered(1);
   out.put("log.bin", "of another");
-  let cut = false;
-  out.after = (call) => {
-    if (call !== "commit" || cut || !out.files.has(other)) return undefined;
-    cut = true;
-    out.attach(false);
-    throw new Fault("offline", "cut");
-  };
-  card.put("log.bin", short, t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "cut", () => cut);
+  const lost = losesAnswer(bench, out, other);
+  grow(short.length);
+  await lost();
   out.attach(true);
-  await until(bench, "touched", () => dones(bench) === 2);
+  await delivered(2);
   assert.deepEqual(
     receipts(bench).map(({ path, found }) => [path, found]),
     [
@@ -118,87 +164,44 @@ test("a file that was touched once somebody had replaced it, and whose answer as
     ],
     out.calls.join(),
   );
-  card.put("log.bin", bytes, t0 + 2000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "grown", () => dones(bench) === 3);
+  grow(bytes.length, 2000);
+  await delivered(3);
   assert.deepEqual([...out.files.keys()], ["log.bin", other]);
 });
 
 for (const digests of [["sha256"], []] as const)
-  test(`a file that got its other name by a request whose answer was lost is there once, though its own is free by then (by ${digests.length === 0 ? "size" : "content"})`, async (t) => {
-    const bench = new Bench(t);
-    const [card, out] = [new FakeDevice("card"), new FakeDevice("out", { target: { digests } })];
-    const short = randomBytes(10_000);
-    const other = otherName("log.bin", sha256(short));
-    out.put("log.bin", "of another");
-    card.put("log.bin", short, t0);
-    let cut = false;
-    out.after = (call) => {
-      if (call !== "commit" || cut || !out.files.has(other)) return undefined;
-      cut = true;
-      out.files.delete("log.bin");
-      out.attach(false);
-      throw new Fault("offline", "cut");
-    };
-    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-    await until(bench, "cut", () => cut);
-    out.attach(true);
-    await until(bench, "first", () => dones(bench) === 1);
-    assert.deepEqual([...out.files.keys()], [other]);
-  });
-
-for (const digests of [["sha256"], []] as const)
-  test(`a file that got its longer other name by a request whose answer was lost is there once, though the shorter is free by then (by ${digests.length === 0 ? "size" : "content"})`, async (t) => {
-    const bench = new Bench(t);
-    const [card, out] = [new FakeDevice("card"), new FakeDevice("out", { target: { digests } })];
-    const short = randomBytes(10_000);
-    const [eight, sixteen] = [otherName("log.bin", sha256(short)), otherName("log.bin", sha256(short), 16)];
-    out.put("log.bin", "of another");
-    out.put(eight, "of a third");
-    card.put("log.bin", short, t0);
-    let cut = false;
-    out.after = (call) => {
-      if (call !== "commit" || cut || !out.files.has(sixteen)) return undefined;
-      cut = true;
-      out.files.delete(eight);
-      out.attach(false);
-      throw new Fault("offline", "cut");
-    };
-    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-    await until(bench, "cut", () => cut);
-    out.attach(true);
-    await until(bench, "first", () => dones(bench) === 1);
-    assert.deepEqual([...out.files.keys()], ["log.bin", sixteen]);
-    assert.equal(receipts(bench)[0]?.found, undefined);
-  });
+  for (const [which, digits] of [
+    ["other", 8],
+    ["longer other", 16],
+  ] as const)
+    test(`a file that got its ${which} name by a request whose answer was lost is there once, though the name before is free by then (by ${digests.length === 0 ? "size" : "content"})`, async (t) => {
+      const { bench, out, short, other, start, delivered } = taken(t, { digests });
+      const given = otherName("log.bin", sha256(short), digits);
+      if (digits === 16) out.put(other, "of a third");
+      const lost = losesAnswer(bench, out, given, () => out.files.delete(digits === 16 ? other : "log.bin"));
+      await start();
+      await lost();
+      out.attach(true);
+      await delivered(1);
+      assert.deepEqual([...out.files.keys()], digits === 16 ? ["log.bin", given] : [given]);
+      assert.equal(receipts(bench)[0]?.found, undefined);
+    });
 
 test("what another source brought under the other name of an upload that was begun, and was deleted for it, is not replaced by that", async (t) => {
-  const bench = new Bench(t);
-  const [card, twin, out] = [new FakeDevice("card"), new FakeDevice("twin", { tree: true }), new FakeDevice("out")];
-  const bytes = randomBytes(20_000);
-  const short = bytes.subarray(0, 10_000);
-  const other = otherName("log.bin", sha256(short));
-  out.put("log.bin", "of another");
-  card.put("log.bin", short, t0);
-  let cut = false;
-  out.before = (call) => {
-    if (!call.startsWith("write") || cut) return undefined;
-    cut = true;
-    out.attach(false);
-    throw new Fault("offline", "cut");
-  };
+  const { bench, card, out, bytes, short, other, grow, delivered } = taken(t, { size: 20_000 });
+  const twin = new FakeDevice("twin", { tree: true });
+  const cut = cutsUpload(bench, out);
   const routes = [
     { from: "card", to: ["out"] },
     { from: "twin", to: ["out"], afterDelivery: "delete" as const },
   ];
   await bench.start({ sources: [card, twin], targets: [out] }, routes);
-  await until(bench, "cut", () => cut && bench.daemon.engine.queue.pushing.size === 0);
-  // The card's waits; the twin's goes first.
-  await bench.daemon.engine.journal.apply(() =>
-    bench.daemon.engine.journal.run("UPDATE deliveries SET rank = rank - 1000, weight = weight"),
-  );
+  await cut();
+  const { journal, relist$ } = bench.daemon.engine;
+  // The twin's goes first.
+  await journal.apply(() => journal.run("UPDATE deliveries SET rank = rank - 1000"));
   twin.put("log.bin", short, t0);
-  bench.daemon.engine.relist$.next("twin");
+  relist$.next("twin");
   await until(bench, "twin found", () => bench.states("out").length === 2);
   out.before = (call) => {
     // The card's second try begins with a question for its offset: that is later than the twin's.
@@ -206,25 +209,20 @@ test("what another source brought under the other name of an upload that was beg
     return undefined;
   };
   out.attach(true);
-  await until(bench, "both", () => dones(bench) === 2);
+  await delivered(2);
   await until(bench, "deleted", () => twin.files.size === 0);
-  const receipts = bench.daemon.engine.journal
-    .all<{ source: string; receipt: string }>("SELECT source, receipt FROM deliveries")
-    .map(({ source, receipt }) => [source, (JSON.parse(receipt) as { found?: true }).found]);
-  card.put("log.bin", bytes, t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "grown", () => dones(bench) === 3);
+  grow(bytes.length);
+  await delivered(3);
   assert.ok(
     [...out.files.values()].some((file) => file.bytes.equals(short)),
-    `the twin's has gone from its target: ${[...out.files].map(([path, file]) => `${path} ${file.bytes.length}`).join()}; ${JSON.stringify(receipts)}`,
+    `the twin's has gone from its target: ${[...out.files].map(([path, file]) => `${path} ${file.bytes.length}`).join()}; ${JSON.stringify(receipts(bench))}`,
   );
 });
 
-for (const taken of [false, true])
-  test(`a file that grows is one file at a target that gives it a directory (its name is ${taken ? "taken" : "free"})`, async (t) => {
-    const bench = new Bench(t);
-    const card = new FakeDevice("card");
-    const out = new FakeDevice("out");
+for (const isTaken of [false, true])
+  test(`a file that grows is one file at a target that gives it a directory (its name is ${isTaken ? "taken" : "free"})`, async (t) => {
+    const { out, other, start, grow, delivered } = taken(t, { size: 30_000 });
+    if (!isTaken) out.files.delete("log.bin");
     const device = out.device.bind(out);
     out.device = (role): Device => {
       const made = device(role);
@@ -241,15 +239,13 @@ for (const taken of [false, true])
         },
       };
     };
-    const bytes = randomBytes(30_000);
-    if (taken) out.put("log.bin", "of another");
-    for (const [n, size] of [10_000, 20_000, 30_000].entries()) {
-      card.put("log.bin", bytes.subarray(0, size), t0 + n * 1000);
-      if (n === 0) await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-      else bench.daemon.engine.relist$.next("card");
-      await until(bench, `${size}`, () => dones(bench) === n + 1);
+    await start();
+    await delivered(1);
+    for (const [n, size] of [20_000, 30_000].entries()) {
+      grow(size, (n + 1) * 1000);
+      await delivered(n + 2);
     }
-    assert.deepEqual([...out.files.keys()], taken ? ["log.bin", otherName("log.bin", sha256(bytes.subarray(0, 10_000)))] : ["log.bin"]);
+    assert.deepEqual([...out.files.keys()], isTaken ? ["log.bin", other] : ["log.bin"]);
   });
 
 test("a file whose name is taken grows where it is also on other days", async (t) => {
@@ -269,107 +265,79 @@ test("a file whose name is taken grows where it is also on other days", async (t
   assert.deepEqual([...out.files.keys()], ["2026-05-01/log.bin", other]);
 });
 
-test("two files of one name that began the same each grow under their own", async (t) => {
-  const bench = new Bench(t);
-  const [card, twin, out] = [new FakeDevice("card"), new FakeDevice("twin"), new FakeDevice("out", { target: { digests: [] } })];
-  const [short, a, b] = [randomBytes(10_000), randomBytes(10_000), randomBytes(11_000)];
-  const digest = sha256(short);
-  out.put("log.bin", "of another");
-  card.put("log.bin", short, t0);
-  await bench.start(
-    { sources: [card, twin], targets: [out] },
-    ["card", "twin"].map((from) => ({ from, to: ["out"] })),
-  );
-  await until(bench, "first", () => dones(bench) === 1);
-  card.put("log.bin", Buffer.concat([short, a]), t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "grew", () => dones(bench) === 2);
-  twin.put("log.bin", short, t0);
-  bench.daemon.engine.relist$.next("twin");
-  await until(bench, "twin", () => dones(bench) === 3);
-  twin.put("log.bin", Buffer.concat([short, b]), t0 + 1000);
-  bench.daemon.engine.relist$.next("twin");
-  await until(bench, "twin grew", () => dones(bench) === 4);
-  assert.deepEqual([...out.files.keys()], ["log.bin", otherName("log.bin", digest), otherName("log.bin", digest, 16)]);
-  assert.ok(out.files.get(otherName("log.bin", digest))?.bytes.equals(Buffer.concat([short, a])));
-  assert.ok(out.files.get(otherName("log.bin", digest, 16))?.bytes.equals(Buffer.concat([short, b])));
-});
+for (const digests of [["sha256"], []] as const)
+  test(`two files of one name that began the same each grow under their own, and a touch brings nothing (by ${digests.length === 0 ? "size" : "content"})`, async (t) => {
+    const { bench, card, out, short, other, delivered } = taken(t, { digests });
+    const twin = new FakeDevice("twin");
+    const [a, b] = [randomBytes(10_000), randomBytes(11_000)];
+    const puts = async (device: FakeDevice, content: Buffer, n: number) => {
+      device.put("log.bin", content, t0 + n * 1000);
+      bench.daemon.engine.relist$.next(device.name);
+      await delivered(n);
+    };
+    await bench.start(
+      { sources: [card, twin], targets: [out] },
+      ["card", "twin"].map((from) => ({ from, to: ["out"] })),
+    );
+    await delivered(1);
+    await puts(card, Buffer.concat([short, a]), 2);
+    await puts(twin, short, 3);
+    const longer = otherName("log.bin", sha256(short), 16);
+    assert.deepEqual([...out.files.keys()], ["log.bin", other, longer]);
+    await puts(twin, short, 4);
+    assert.deepEqual([...out.files.keys()], ["log.bin", other, longer]);
+    await puts(twin, Buffer.concat([short, b]), 5);
+    assert.deepEqual([...out.files.keys()], ["log.bin", other, longer]);
+    assert.ok(out.files.get(other)?.bytes.equals(Buffer.concat([short, a])));
+    assert.ok(out.files.get(longer)?.bytes.equals(Buffer.concat([short, b])));
+  });
 
 test("a file that got no name at all leaves nothing once it has grown, and gets one then", async (t) => {
-  const bench = new Bench(t);
-  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
-  const bytes = randomBytes(40_000);
-  out.put("log.bin", "of another");
-  const short = bytes.subarray(0, 10_000);
-  out.put(otherName("log.bin", sha256(short)), "of a third");
+  const { bench, out, bytes, short, other, start, grow, delivered } = taken(t);
+  out.put(other, "of a third");
   out.put(otherName("log.bin", sha256(short), 16), "of a fourth");
-  card.put("log.bin", short, t0);
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await start();
   await until(
     bench,
     "parked",
     () => bench.states("out").join() === "parked" || bench.events.some(({ message }) => message.includes("both taken")),
   );
-  card.put("log.bin", bytes, t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "grown", () => dones(bench) === 1);
+  grow(bytes.length);
+  await delivered(1);
   await until(bench, "nothing left", () => out.partials.size === 0);
   assert.equal(out.files.size, 4);
   assert.ok(out.files.get(otherName("log.bin", sha256(bytes)))?.bytes.equals(bytes));
 });
 
 test("what somebody put under the further name of a file that grew, and had begun, is theirs", async (t) => {
-  const bench = new Bench(t);
-  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
-  const bytes = randomBytes(40_000);
-  const other = otherName("log.bin", sha256(bytes.subarray(0, 10_000)));
-  const third = otherName("log.bin", sha256(bytes.subarray(0, 20_000)));
-  out.put("log.bin", "of another");
-  card.put("log.bin", bytes.subarray(0, 10_000), t0);
-  const routes = [{ from: "card", to: ["out"] }];
-  await bench.start({ sources: [card], targets: [out] }, routes);
-  await until(bench, "first", () => dones(bench) === 1);
-  // Its other name is taken away, and its own stays taken.
-  out.files.delete(other);
+  const { bench, out, bytes, other, start, grow, delivered } = taken(t);
+  const longer = bytes.subarray(0, 20_000);
+  await start();
+  await delivered(1);
   out.put(other, "of a fifth");
-  const at = otherName(other, sha256(bytes.subarray(0, 20_000)));
-  let cut = false;
-  out.before = (call) => {
-    if (!call.startsWith("write") || cut) return undefined;
-    cut = true;
-    out.put(at, bytes.subarray(0, 20_000));
-    out.put(third, bytes.subarray(0, 20_000));
-    out.attach(false);
-    throw new Fault("offline", "cut");
-  };
-  card.put("log.bin", bytes.subarray(0, 20_000), t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "cut", () => cut);
+  const cut = cutsUpload(bench, out, () => {
+    out.put(otherName("log.bin", sha256(longer)), longer);
+  });
+  grow(longer.length);
+  await cut();
   out.attach(true);
-  await until(bench, "second", () => dones(bench) === 2);
-  const receipt =
-    bench.daemon.engine.journal.get<{ receipt: string }>("SELECT receipt FROM deliveries WHERE size = 20000")?.receipt ?? "{}";
-  assert.equal((JSON.parse(receipt) as { found?: true }).found, true, receipt);
+  await delivered(2);
+  assert.equal(receipts(bench)[1]?.found, true, JSON.stringify(receipts(bench)));
 });
 
 test("a file that was found once the journal had been lost grows under its other name", async (t) => {
-  const bench = new Bench(t);
-  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
-  const bytes = randomBytes(40_000);
-  out.put("log.bin", "of another");
-  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { bench, card, out, bytes, start, grow, delivered } = taken(t);
+  card.files.delete("log.bin");
   // Some older receipt, so that the journal counts as rebuilt.
   card.put("old.bin", "old", t0);
   await start();
-  await until(bench, "old", () => dones(bench) === 1);
+  await delivered(1);
   await bench.stop();
-  for (const name of readdirSync(bench.dir)) if (name.startsWith("journal")) rmSync(join(bench.dir, name));
+  loseJournal(bench);
   await start();
   await until(bench, "listed", () => card.calls.filter((call) => call === "list").length >= 2);
-  // Long after: files that were never known before.
   for (const [n, size] of [10_000, 20_000, 40_000].entries()) {
-    card.put("log.bin", bytes.subarray(0, size), t0 + n * 1000);
-    bench.daemon.engine.relist$.next("card");
+    grow(size, n * 1000);
     await until(bench, `${size}`, () => [...out.files.values()].some((file) => file.bytes.equals(bytes.subarray(0, size))));
   }
   assert.equal(out.files.size, 3, [...out.files.keys()].join());
