@@ -106,6 +106,21 @@ test("each clause of the checker is red at its defect", async (t) => {
   );
 });
 
+test("what grew under another name keeps that, and what only has the name of something shorter is wrong", (t) => {
+  const world = new World(t);
+  const [short, long, another] = ["begun", "begun and more", "quite another"].map((text) => Buffer.from(text));
+  assert.ok(short !== undefined && long !== undefined && another !== undefined);
+  const name = `a~${createHash("sha256").update(short).digest("hex").slice(0, 8)}.bin`;
+  const check = (last: Buffer) => {
+    world.file(`out/${name}`, last);
+    const files = new Map([["a.bin", [short, last].map(contentOf)]]);
+    const expected = { name: "out", root: world.path("out"), files, foreign: new Map() };
+    return [missingAt(expected), checkTarget(expected).map((finding) => finding.split(":", 1)[0])];
+  };
+  assert.deepEqual(check(long), [[], []]);
+  assert.deepEqual(check(another), [[], ["lost", "wrong"]]);
+});
+
 test("the ledger: what is carried below the mark is moved again; the price is closed by the first new byte", () => {
   let faults = 0;
   let nowMs = 0;

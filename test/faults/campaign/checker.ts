@@ -34,18 +34,39 @@ export function checkTarget(expected: ExpectedTarget): string[] {
     if (tree.get(path) !== content) found.push(`overwritten: ${name}:${path} was ${content}, is ${tree.get(path) ?? "gone"}`);
   for (const [path, contents] of files) {
     const final = contents.at(-1) ?? "";
-    if (tree.get(path) !== final && tree.get(variantOf(path, final)) !== final)
+    if (!namesOf(path, final, contents).some((at) => tree.get(at) === final && mayBe(expected.root, at, path, final, contents)))
       found.push(`lost: ${name}:${path} is ${tree.get(path) ?? "not there"}, and should be ${final}`);
   }
   const legal = new Set<string>();
   for (const [path, contents] of files)
-    for (const content of contents) legal.add(`${path} ${content}`).add(`${variantOf(path, content)} ${content}`);
+    for (const content of contents)
+      for (const at of namesOf(path, content, contents))
+        if (tree.get(at) === content && mayBe(expected.root, at, path, content, contents)) legal.add(at);
   for (const [path, content] of tree) {
-    if (foreign.get(path) === content || legal.has(`${path} ${content}`)) continue;
+    if (foreign.get(path) === content || legal.has(path)) continue;
     found.push(/(^|\/)\.[^/]*\.part$/.test(path) ? `left: ${name}:${path}` : `wrong: ${name}:${path} is ${content}`);
   }
   return found;
 }
+
+/** Under its own name; where that was taken, under another that tells the content, or that of which it grew. */
+function namesOf(path: string, content: Content, contents: readonly Content[]): string[] {
+  const began = contents.filter((it) => it === content || sizeOf(it) < sizeOf(content));
+  return [path, ...began.map((it) => variantOf(path, it))];
+}
+
+/** What has the name of a shorter content begins with that. */
+function mayBe(root: string, at: string, path: string, content: Content, contents: readonly Content[]): boolean {
+  if (at === path || at === variantOf(path, content)) return true;
+  const began = contents.filter((it) => at === variantOf(path, it));
+  const bytes = readFileSync(pathOf(root, at));
+  return began.some((it) => contentOf(bytes.subarray(0, sizeOf(it))) === it);
+}
+
+const sizeOf = (content: Content): number => Number(content.split(" ")[0]);
+
+/** Names are Latin-1 of their bytes. */
+const pathOf = (root: string, name: string): Buffer => Buffer.from(join(root, name), "latin1");
 
 function variantOf(path: string, content: Content): string {
   const ext = extname(path);
@@ -189,10 +210,9 @@ export function missingAt(expected: ExpectedTarget): string[] {
     const final = contents.at(-1) ?? "";
     // A stranger's file may have the very size, and does not move away.
     const stays = expected.foreign.get(path) ?? final;
-    const sizes = [...(stays === final ? [path] : []), variantOf(path, final)].map(
-      (at) => statSync(Buffer.from(join(expected.root, at), "latin1"), { throwIfNoEntry: false })?.size,
-    );
-    if (!sizes.includes(Number(final.split(" ")[0]))) missing.push(path);
+    const names = namesOf(path, final, contents).filter((at) => at !== path || stays === final);
+    const sizes = names.map((at) => statSync(pathOf(expected.root, at), { throwIfNoEntry: false })?.size);
+    if (!sizes.includes(sizeOf(final))) missing.push(path);
   }
   return missing;
 }
