@@ -76,10 +76,11 @@ export class LocalSource implements Source {
       throw new Fault("transient", `something was mounted or unmounted in ${this.root} while it was listed`);
   }
 
-  /** undefined: the directory itself is not there, perhaps with what was mounted above it. */
+  /** Which directory it is, and what is mounted in it: what is mounted above it may go, and one of that name be below that. undefined: it is not there. */
   async #mounted(): Promise<string | undefined> {
     const root = await fs.realpath(this.root).catch(() => undefined);
-    return root === undefined ? undefined : mountedBelow(root);
+    const it = root === undefined ? undefined : await fs.stat(root, { bigint: true }).catch(() => undefined);
+    return root === undefined || it === undefined ? undefined : `${it.dev}:${it.ino} ${await mountedBelow(root)}`;
   }
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {

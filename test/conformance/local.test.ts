@@ -280,6 +280,24 @@ test(
   },
 );
 
+test("a listing for a mirror during which the directory becomes another one, as when the disk above it is unmounted, tells nothing as gone", async (t) => {
+  const above = await fs.mkdtemp(join(tmpdir(), "filesync-another-"));
+  const [dir, aside] = [join(above, "root"), join(above, "aside")];
+  for (const name of ["a", "b"]) await fs.mkdir(join(dir, name), { recursive: true });
+  const device = deviceAt(dir);
+  t.after(async () => {
+    await device.close();
+    await fs.rm(above, { recursive: true });
+  });
+  const listed = async () => {
+    for await (const _ of device.source?.list(calm(), { directories: true }) ?? []) {
+      await fs.rename(dir, aside);
+      await fs.mkdir(dir);
+    }
+  };
+  assert.match(await expectFault(listed(), "transient"), /while it was listed$/);
+});
+
 for (const [below, text] of [
   [undefined, "missing"],
   ["another", "changed, though the mount point has another file of that name"],
