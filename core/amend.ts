@@ -9,7 +9,7 @@ import { Fault } from "./errors.js";
 import { required } from "./limits.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
-import { isKept, isLost, marksIn, type DeliveryRow, type Marks, type VersionRow } from "./rows.js";
+import { isKept, isLost, marksIn, type DeliveryRow, type Marks, type StoredReceipt, type VersionRow } from "./rows.js";
 import { giveUp, isAlone } from "./space.js";
 
 /** One delivery, for a person and a program. */
@@ -114,8 +114,12 @@ function sendAgain({ journal, queue }: Engine, delivery: DeliveryRow): void {
     );
   if (!here && version.store === "spool")
     journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ? AND spooled = 0", version.id);
+  // What was brought then is replaced where it still has its name, unless somebody else had put it there.
+  const { receipt } = delivery;
+  const isOurs = receipt !== null && (JSON.parse(receipt) as StoredReceipt).found !== true;
   journal.run(
-    "UPDATE deliveries SET state = 'parked', receipt = NULL, done_ms = NULL, fault = NULL, reason = NULL, memo = NULL, marks = ? WHERE id = ?",
+    "UPDATE deliveries SET state = 'parked', replaces = COALESCE(?, replaces), receipt = NULL, done_ms = NULL, fault = NULL, reason = NULL, memo = NULL, marks = ? WHERE id = ?",
+    isOurs ? receipt : null,
     JSON.stringify({ again: true } satisfies Marks),
     delivery.id,
   );

@@ -371,8 +371,8 @@ export interface TargetFeatures {
 /** What must be at the target name when it is published. */
 export type Expect =
   | { readonly kind: "absent" }
-  /** Our own earlier, shorter version, whose bytes are a prefix of this one. */
-  | { readonly kind: "replaces"; readonly size: number; readonly digest?: Digest };
+  /** Our own earlier version, whose bytes are a prefix of this one; `archive`: in the directory that the server gave it then (`Receipt.archive`), and in no other. */
+  | { readonly kind: "replaces"; readonly size: number; readonly digest?: Digest; readonly archive?: string };
 
 /** One version on its way to one target. */
 export interface Upload {

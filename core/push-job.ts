@@ -17,7 +17,7 @@ import { overBudget } from "./limits.js";
 import { isOtherNameOf, otherName } from "./names.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
-import { type DeliveryRow, type Marks, marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
+import { type DeliveryRow, type Marks, marksIn, placeOf, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { readableOf } from "./reading.js";
 import { partialPath, uploadId } from "./route.js";
 import { doubt, heldBack, isUndated, recordOf, type Sending, Shot } from "./single-shot.js";
@@ -147,9 +147,9 @@ export class PushJob {
     ) {
       const there = await target.look(upload, signal);
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
-      // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile.
+      // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile. What a person wants sent again may be there still.
       if (there !== undefined && this.#isSame(there) && before === undefined)
-        return first ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
+        return first && !this.#isReplaced(upload, there) ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
       // As well proved as then.
       const isThere =
         there !== undefined &&
@@ -259,7 +259,7 @@ export class PushJob {
     return isShort(
       version.size,
       await target.offset(upload, signal),
-      async () => (await target.look?.(this.#upload(this.#given), signal))?.size,
+      target.look === undefined ? undefined : async () => (await target.look?.(this.#upload(this.#given), signal))?.size,
     );
   }
 
@@ -519,15 +519,19 @@ export class PushJob {
         return this.#publish(this.#upload(this.#path));
       }
     }
+    const asked = [upload.path];
     for (const elsewhere of this.#elsewhere === 2 ? ([2] as const) : ([true, 2] as const)) {
       await this.#notePublishing({ elsewhere });
       const other = this.#upload(this.#given);
+      asked.push(other.path);
       const there = await this.#oneAtATime(other.path, () => target.commit(other, signal));
       if (!("occupied" in there)) return this.#receipt(there);
       // The name holds the digest: the same size under it is this content.
       if (this.#isSame(there) || (there.digest === undefined && there.size === version.size)) return this.#foundThere(other, there);
     }
-    throw new Fault("rejected", `${upload.path} and ${this.#given} are both taken by other files at ${this.lane.name}`);
+    // When it is tried again any of them may be free.
+    await this.#noteUnnamed();
+    throw new Fault("rejected", `${asked.join(", ")} are all taken by other files at ${this.lane.name}`);
   }
 
   /** Where no look at the target proves content, or nothing begun goes on there once the file has grown (`PullJob`). Throws Fault "aborted" where it was superseded, or set aside, while it was sent. */
@@ -572,10 +576,17 @@ export class PushJob {
     return this.#asked === undefined ? this.target.features.digests.length === 0 : !this.#asked;
   }
 
+  /** What it may replace: of a version that others came before that is decided while it is pulled, so perhaps after this was claimed. */
+  get #before(): StoredReceipt | undefined {
+    const { id, replaces } = this.work.delivery;
+    if (this.version.base !== null) return this.engine.queue.replacedBy(id);
+    return replaces === null ? undefined : (JSON.parse(replaces) as StoredReceipt);
+  }
+
   /** Its own name; where another's file had that as the version before came, the one that it got. */
   get #path(): string {
-    const { id, path } = this.work.delivery;
-    const before = this.version.base === null ? undefined : this.engine.queue.replacedBy(id);
+    const { path } = this.work.delivery;
+    const before = this.#before;
     const place = before === undefined ? path : placeOf(before);
     return isOtherNameOf(path, place) ? place : path;
   }
@@ -706,10 +717,10 @@ export class PushJob {
   }
 
   #expect(path: string): Expect {
-    // Decided while it is pulled, so perhaps after this was claimed.
-    const before = this.engine.queue.replacedBy(this.work.delivery.id);
+    const before = this.#before;
     if (before === undefined || placeOf(before) !== path) return { kind: "absent" };
-    return { kind: "replaces", size: before.size, ...(before.digest === undefined ? {} : { digest: before.digest }) };
+    const { size, digest, archive } = before;
+    return { kind: "replaces", size, ...(digest === undefined ? {} : { digest }), ...(archive === undefined ? {} : { archive }) };
   }
 
   #memo(): Memo {
@@ -728,10 +739,6 @@ export class PushJob {
     };
   }
 }
-
-/** Below the directory that the server gave. */
-const placeOf = ({ path, archive }: StoredReceipt): string =>
-  archive !== undefined && path.startsWith(`${archive}/`) ? path.slice(archive.length + 1) : path;
 
 /** The names of what may not take its own. */
 const nthName = (path: string, digest: Digest, nth: 1 | 2): string => otherName(path, digest, nth === 1 ? 8 : 16);

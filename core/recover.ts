@@ -14,7 +14,7 @@ import { foreignText } from "./queue.js";
 import { hasForgotten, type Line, lineOf, linesIn, setForgotten } from "./receipts.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
-import { isKept, type Marks, olderKey, type StoredReceipt, type VersionRow } from "./rows.js";
+import { isKept, type Marks, olderKey, placeOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { madeAnew, orTold, tellAside } from "./space.js";
 import type { Sending } from "./single-shot.js";
 import type { Sidecar } from "./spool.js";
@@ -330,7 +330,7 @@ function importReceipt({ journal }: Engine, receipt: StoredReceipt): void {
     version,
     from,
     to,
-    receipt.path,
+    placeOf(receipt),
     size,
     JSON.stringify(receipt),
     at,

@@ -99,6 +99,10 @@ export interface StoredReceipt extends Receipt {
   readonly found?: true;
 }
 
+/** Where it was brought, below the directory that the server gave. */
+export const placeOf = ({ path, archive }: StoredReceipt): string =>
+  archive !== undefined && path.startsWith(`${archive}/`) ? path.slice(archive.length + 1) : path;
+
 export function marksIn(marks: string | null): Marks {
   return marks === null ? {} : (JSON.parse(marks) as Marks);
 }

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSy
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
-import type { Memo } from "../../core/plugin.js";
+import type { Expect, Memo } from "../../core/plugin.js";
 import { memo, realClock, sha256, upload as uploadOf } from "../../test/conformance/upload.js";
 import { plane, type Plane, registered, type Station, station } from "../../test/doubles/station.js";
 import { rsyncFault } from "../rsync/faults.js";
@@ -24,6 +24,9 @@ interface File {
   readonly foundMs: number;
   /** Outlives the process, as the journal does. */
   readonly memo: Memo;
+  /** Absent: what its name tells. */
+  readonly content?: string;
+  readonly expect?: Expect;
 }
 
 /** Found by one listing. */
@@ -43,21 +46,25 @@ function started({ client, id, at }: Vehicle, dir: string) {
   };
   const link = { login: () => Promise.resolve({ rsync: { send } }) } as unknown as Link;
   const target = new ApsyncTarget(client, link, new Flights(dir, gapMs), realClock());
-  const upload = ({ name, ...given }: File) => {
-    const content = Buffer.from(`what ${name} holds`);
+  const upload = ({ name, content: text = `what ${name} holds`, ...given }: File) => {
+    const content = Buffer.from(text);
     const localPath = join(dir, name);
     writeFileSync(localPath, content);
     return { ...uploadOf(name, content), ...given, localPath, digest: sha256(content) };
+  };
+  const deliver = async (file: File) => {
+    const it = upload(file);
+    await target.write(it, await target.offset(it, signal), signal, () => undefined);
+    return target.commit(it, signal);
   };
   return {
     begin: (file: File) => target.offset(upload(file), signal),
     /** As core does first of all with what was about to get its name. */
     ask: (file: File) => target.commit(upload(file), signal),
+    deliver,
     /** → the slot. */
     send: async (file: File): Promise<string> => {
-      const it = upload(file);
-      await target.write(it, await target.offset(it, signal), signal, () => undefined);
-      const receipt = await target.commit(it, signal);
+      const receipt = await deliver(file);
       assert.ok("path" in receipt);
       return dirname(receipt.path);
     },
@@ -147,6 +154,29 @@ test("a file whose answer was lost, and that the station has passed on until its
   // As often as that happens, and also what is found later of that flight.
   await passOn();
   assert.equal(await started(it, dir).send(later), slot);
+});
+
+test("what grew replaces what it began as in the slot where that is, and nothing in another, whoever put that there", async (t) => {
+  const at = await station(t);
+  const vehicle = await registered(t, at, "plane", email);
+  const run = started(vehicle, dirFor(t));
+  const [first] = found(nowMs, "1.bin");
+  const [same] = found(nowMs + 10 * gapMs, "1.bin");
+  assert.ok(first !== undefined && same !== undefined);
+  const begun = "what 1.bin holds";
+  const [one, two] = [await run.send(first), await run.send(same)];
+  assert.notEqual(one, two);
+  const grown = (archive: string): File => ({
+    ...{ name: "1.bin", foundMs: same.foundMs, memo: memo(), content: `${begun} and more` },
+    expect: { kind: "replaces", size: begun.length, digest: sha256(Buffer.from(begun)), archive },
+  });
+  assert.deepEqual(await run.deliver(grown(one)), {
+    occupied: true,
+    size: begun.length,
+    digest: sha256(Buffer.from(begun)),
+    proof: "digest",
+  });
+  assert.equal(await run.send(grown(two)), two);
 });
 
 test("a full station gives and takes away one slot after another: the files are in the last", async (t) => {

@@ -89,18 +89,17 @@ export class ApsyncTarget implements Target {
     const { digest, modifiedMs, expect } = upload;
     if (digest === undefined) throw new Fault("transient", "the file has no digest yet");
     expectTaken(upload);
-    const file = {
-      ...{ partial, path, size, digest },
-      ...(modifiedMs === undefined ? {} : { modifiedMs }),
-      ...(expect.kind === "replaces"
+    const file = { partial, path, size, digest, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
+    // What has the name in another slot is none of what this one began as.
+    const replacedIn = ({ name }: Pick<Slot, "name">) =>
+      expect.kind === "replaces" && (expect.archive ?? name) === name
         ? { replaces: { size: expect.size, ...(expect.digest === undefined ? {} : { digest: expect.digest }) } }
-        : {}),
-    };
+        : {};
     for (;;) {
       throwIfAborted(signal);
       const { slot, answer } = await this.#inSlot(upload, signal, async (slot) => ({
         slot,
-        answer: (await this.client.commit(slot.id, [file], signal)).files[0],
+        answer: (await this.client.commit(slot.id, [{ ...file, ...replacedIn(slot) }], signal)).files[0],
       }));
       switch (answer?.state) {
         case "published":

@@ -4,9 +4,11 @@ import { randomBytes } from "node:crypto";
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { retry } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
 import { otherName } from "../../core/names.js";
-import type { Device } from "../../core/plugin.js";
+import type { Device, Upload } from "../../core/plugin.js";
+import { giveUp } from "../../core/space.js";
 import { Bench, FakeDevice, sha256, until } from "../fake-device.js";
 
 const t0 = Date.UTC(2026, 4, 1);
@@ -56,6 +58,31 @@ function cutsUpload(bench: Bench, out: FakeDevice, meanwhile = (): void => undef
     throw new Fault("offline", "cut");
   };
   return () => until(bench, "the upload is cut", () => cut && bench.daemon.engine.queue.pushing.size === 0);
+}
+
+/** A target that gives what it takes a directory, the one that is open then, and that nobody can look at. */
+function givesSlots(out: FakeDevice, open: () => string): void {
+  const device = out.device.bind(out);
+  out.blind = true;
+  out.device = (role): Device => {
+    const made = device(role);
+    const { target } = made;
+    if (target === undefined) return made;
+    return {
+      ...made,
+      target: {
+        ...target,
+        commit: async (upload, signal) => {
+          const archive = open();
+          const { expect } = upload;
+          const isThere = expect.kind === "replaces" && expect.archive === archive;
+          const inSlot: Upload = { ...upload, path: `${archive}/${upload.path}`, expect: isThere ? expect : { kind: "absent" } };
+          const answer = await target.commit(inSlot, signal);
+          return "occupied" in answer ? answer : { ...answer, archive };
+        },
+      },
+    };
+  };
 }
 
 function loseJournal({ dir }: Bench): void {
@@ -220,33 +247,47 @@ test("what another source brought under the other name of an upload that was beg
 });
 
 for (const isTaken of [false, true])
-  test(`a file that grows is one file at a target that gives it a directory (its name is ${isTaken ? "taken" : "free"})`, async (t) => {
-    const { out, other, start, grow, delivered } = taken(t, { size: 30_000 });
-    if (!isTaken) out.files.delete("log.bin");
-    const device = out.device.bind(out);
-    out.device = (role): Device => {
-      const made = device(role);
-      const target = made.target;
-      if (target === undefined) return made;
-      return {
-        ...made,
-        target: {
-          ...target,
-          commit: async (upload, signal) => {
-            const answer = await target.commit(upload, signal);
-            return "occupied" in answer ? answer : { ...answer, path: `slot/${answer.path}`, archive: "slot" };
-          },
-        },
-      };
-    };
-    await start();
-    await delivered(1);
-    for (const [n, size] of [20_000, 30_000].entries()) {
-      grow(size, (n + 1) * 1000);
-      await delivered(n + 2);
-    }
-    assert.deepEqual([...out.files.keys()], isTaken ? ["log.bin", other] : ["log.bin"]);
-  });
+  for (const isLost of [false, true])
+    test(`a file that grows is one file at a target that gives it a directory (its name is ${isTaken ? "taken" : "free"}${isLost ? ", the journal lost" : ""})`, async (t) => {
+      const { bench, card, out, other, start, grow, delivered } = taken(t, { size: 30_000 });
+      out.files.clear();
+      if (isTaken) out.put("slot/log.bin", "of another");
+      givesSlots(out, () => "slot");
+      await start();
+      await delivered(1);
+      if (isLost) {
+        await bench.stop();
+        loseJournal(bench);
+        await start();
+        await until(bench, "listed anew", () => card.calls.filter((call) => call === "list").length > 1);
+      }
+      for (const [n, size] of [20_000, 30_000].entries()) {
+        grow(size, (n + 1) * 1000);
+        await delivered(n + 2);
+      }
+      assert.deepEqual([...out.files.keys()], isTaken ? ["slot/log.bin", `slot/${other}`] : ["slot/log.bin"]);
+    });
+
+test("what another source brought into the slot that is open by then, and was deleted for it, is not replaced by what grew in one before", async (t) => {
+  const { bench, card, out, bytes, short, grow, delivered } = taken(t);
+  const twin = new FakeDevice("twin", { tree: true });
+  out.files.clear();
+  let open = "one";
+  givesSlots(out, () => open);
+  await bench.start({ sources: [card, twin], targets: [out] }, [
+    { from: "card", to: ["out"] },
+    { from: "twin", to: ["out"], afterDelivery: "delete" },
+  ]);
+  await delivered(1);
+  open = "two";
+  twin.put("log.bin", short, t0);
+  bench.daemon.engine.relist$.next("twin");
+  await until(bench, "the twin's is deleted", () => dones(bench) === 2 && twin.files.size === 0);
+  grow(bytes.length);
+  await delivered(3);
+  assert.ok(out.files.get("two/log.bin")?.bytes.equals(short), [...out.files.keys()].join());
+  assert.ok(out.files.get(`two/${otherName("log.bin", sha256(bytes))}`)?.bytes.equals(bytes), [...out.files.keys()].join());
+});
 
 test("a file whose name is taken grows where it is also on other days", async (t) => {
   const bench = new Bench(t);
@@ -300,7 +341,7 @@ test("a file that got no name at all leaves nothing once it has grown, and gets 
   await until(
     bench,
     "parked",
-    () => bench.states("out").join() === "parked" || bench.events.some(({ message }) => message.includes("both taken")),
+    () => bench.states("out").join() === "parked" || bench.events.some(({ message }) => message.includes("all taken")),
   );
   grow(bytes.length);
   await delivered(1);
@@ -308,6 +349,75 @@ test("a file that got no name at all leaves nothing once it has grown, and gets 
   assert.equal(out.files.size, 4);
   assert.ok(out.files.get(otherName("log.bin", sha256(bytes)))?.bytes.equals(bytes));
 });
+
+for (const [how, digests] of [
+  ["content", ["sha256"]],
+  ["size", []],
+] as const)
+  for (const nth of [0, 1, 2])
+    test(`a file that got no name at all gets what a person makes free, once it is tried again (name ${nth + 1}, by ${how})`, async (t) => {
+      const { bench, out, short, other, start, delivered } = taken(t, { digests });
+      const names = ["log.bin", other, otherName("log.bin", sha256(short), 16)];
+      for (const name of names) out.put(name, "of another");
+      await start();
+      await until(bench, "parked", () => bench.states("out").join() === "parked");
+      const { engine } = bench.daemon;
+      const reason = engine.journal.get<{ reason: string }>("SELECT reason FROM deliveries")?.reason;
+      assert.equal(reason, `${names.join(", ")} are all taken by other files at out`);
+      const free = names[nth] ?? "";
+      out.files.delete(free);
+      await retry(engine, "log.bin", AbortSignal.timeout(5000));
+      await delivered(1);
+      assert.ok(out.files.get(free)?.bytes.equals(short));
+      assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
+    });
+
+for (const isTaken of [false, true])
+  for (const kept of [false, true])
+    test(`what a person has sent again is at its target what was brought before, and grows there (its name is ${isTaken ? "taken" : "free"}, ${kept ? "a" : "no"} copy is here)`, async (t) => {
+      const { bench, out, bytes, start, grow, delivered } = taken(t);
+      if (!isTaken) out.files.clear();
+      await start();
+      await delivered(1);
+      const { engine } = bench.daemon;
+      const [id] = engine.journal.all<{ id: string; version: string }>("SELECT id, version FROM deliveries");
+      const version = engine.queue.version(id?.version ?? "");
+      assert.ok(id !== undefined && version !== undefined);
+      if (!kept) assert.ok(await giveUp(engine, version, "delivered"));
+      await retry(engine, id.id, AbortSignal.timeout(5000));
+      await delivered(1);
+      assert.equal(receipts(bench)[0]?.found, undefined);
+      grow(bytes.length);
+      await delivered(2);
+      assert.equal(out.files.size, isTaken ? 2 : 1);
+    });
+
+for (const blind of [false, true])
+  for (const [how, digests] of [
+    ["content", ["sha256"]],
+    ["size", []],
+  ] as const)
+    test(`a file that got its name at a second request, whose answer was lost, is not sent twice, and grows there (${blind ? "nobody can look" : "looked at"}, by ${how})`, async (t) => {
+      const { bench, out, bytes, start, grow, delivered } = taken(t, { digests });
+      out.files.clear();
+      out.blind = blind;
+      let asked = 0;
+      out.before = (call) => {
+        if (call.startsWith("commit") && ++asked === 1) throw new Fault("transient", "busy");
+        return undefined;
+      };
+      out.after = (call) => {
+        if (call === "commit" && asked === 2) throw new Fault("transient", "no answer came");
+        return undefined;
+      };
+      await start();
+      await delivered(1);
+      assert.equal(receipts(bench)[0]?.found, undefined);
+      assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
+      grow(bytes.length);
+      await delivered(2);
+      assert.deepEqual([...out.files.keys()], ["log.bin"]);
+    });
 
 test("what somebody put under the further name of a file that grew, and had begun, is theirs", async (t) => {
   const { bench, out, bytes, other, start, grow, delivered } = taken(t);
