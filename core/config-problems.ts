@@ -1,7 +1,7 @@
 /** What is wrong with a configuration, in words: the place, the value, the nearest right word. */
 import { createScanner, findNodeAtLocation, printParseErrorCode, type Node, type ParseError } from "jsonc-parser";
 import * as v from "valibot";
-import { secretWords, unseen } from "./options.js";
+import { isPath, secretKey, secretWords, unseen } from "./options.js";
 
 /** The keys that lead to a place: "routes", 1, "to". */
 export type At = readonly (string | number)[];
@@ -100,6 +100,10 @@ export function messageOf(
       ? [...(issue.expected ?? "").matchAll(/"([^"]+)"/g)].map((match) => match[1] ?? "")
       : [];
   if (isUnseen(issue)) return `expected ${wanted}`;
+  // In the place of an object under a name that a person chose there may be a password, as under a user's.
+  const isNamed = entries === undefined && isOfObject(issue);
+  if (typeof issue.input === "string" && !isPath(issue.input) && (isNamed || inner.some((it) => secretKey.test(String(it)))))
+    return `expected ${wanted}`;
   return `expected ${wanted}${given(issue, written)}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
 }
 
@@ -116,6 +120,8 @@ export function eachUnknown(issue: v.BaseIssue<unknown>, schema: v.GenericSchema
   const unknown = Object.keys(last.input).filter((key) => !Object.hasOwn(entries, key));
   return unknown.map((key) => ({ ...issue, path: [...above, { ...last, key }] as unknown as typeof issue.path }));
 }
+
+const isOfObject = ({ type }: v.BaseIssue<unknown>) => type.endsWith("object") || type === "record";
 
 const isUnknownKey = ({ type, expected }: v.BaseIssue<unknown>) => type === "strict_object" && expected === "never";
 

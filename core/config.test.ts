@@ -745,8 +745,11 @@ test("what may be a secret is not said again", async () => {
     "c": { "type": "post", "url": "https:/h/up?key=SecretPw9" },
     "d": { "type": "webdav", "url": "https:/h/#SecretPw9" },
     "e": { "type": "ftp", "host": "ftp://u:SecretPw9@h" },
-    "f": { "type": "sftp", "host": "u:SecretPw9@h", "user": "u", "password": "x" }
-  }, "routes": [] }`);
+    "f": { "type": "sftp", "host": "u:SecretPw9@h", "user": "u", "password": "x" },
+    "g": { "type": "rsync", "host": "h", "user": "u", "privateKey": "/key", "root": "/r", "password": "SecretPw9" },
+    "h": { "type": "sftp", "host": "h", "user": "u", "privateKey": "-----BEGIN OPENSSH PRIVATE KEY-----\\nSecretPw9" }
+  }, "routes": [], "services": { "ftp": { "type": "ftp-server", "root": "r", "passivePorts": "x", "users": {
+    "one": "SecretPw9", "two": { "passwordHash": "SecretPw9" } } } } }`);
   const secret = 'a text, { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" }';
   assert.deepEqual(
     wrong.map((text) => text.replace(/^c:\d+: /, "")),
@@ -757,6 +760,11 @@ test("what may be a secret is not said again", async () => {
       'devices.d.url: expected a URL such as "https://cloud.example.org/remote.php/dav/files/me", with nothing after "?" or "#" (the user and password have options of their own), got "https:/h/#***"',
       'devices.e.host: expected a host name or an address: no URL, no user, no spaces, got "ftp://***@h"',
       'devices.f.host: expected a host name or an address: no URL, no user, no spaces, got "***@h"',
+      'devices.g.password: expected no password: ssh takes none from a program; use a key, by "privateKey" or "agent"',
+      "devices.h.privateKey: expected a text without control characters",
+      'services.ftp.passivePorts: expected ports such as "30000-30099", from 1 to 65535, got "x"',
+      "services.ftp.users.one: expected an object",
+      'services.ftp.users.two.passwordHash: expected a hash such as "scrypt$16384$8$1$…"',
     ],
   );
   assert.doesNotMatch(wrong.join("\n"), /SecretPw9|123456789/);

@@ -248,6 +248,12 @@ function isClosed(error: unknown): boolean {
 /** As what an issue has received: whoever parses may not see it, and says nothing of whether it is right. */
 export const unseen = "what this user may not read";
 
+/** A key whose value is a secret, whatever it looks like. */
+export const secretKey = /pass(?!ive)|secret|token|hash|credential|authori[sz]ation|cookie|api[-_]?key|^key$|privatekey$|signature|bearer/i;
+
+/** What only tells where something is, under whatever key. */
+export const isPath = (value: unknown): boolean => typeof value === "string" && /^(~|\.{0,2})\/[^\s:]{1,250}$/.test(value);
+
 /** What a secret is, for a person. */
 export const secretWords = 'a text, { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" }';
 

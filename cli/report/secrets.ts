@@ -2,14 +2,13 @@
  * What must not leave this machine, taken out of a text that does: each secret that is known, in every form in which it may stand there, and what looks
  * like one. Rather too much than too little.
  */
+import { secretKey } from "../../core/options.js";
+
 /** What stands in the place of a secret. */
 export const hidden = "[secret]";
 
 /** Shorter ones would take every word apart; they stand only where the configuration has them, and that is not shown. */
 const shortest = 4;
-/** A key whose value is a secret, whatever it looks like. */
-export const secretKey =
-  /pass(word|wd|phrase)?|secret|token|hash|credential|authori[sz]ation|cookie|api[-_]?key|^key$|privatekey$|signature|bearer/i;
 
 /** What `{ "env": … }` and `{ "file": … }` lead to; undefined where nothing can be had. */
 export type Lookup = (where: { readonly env: string } | { readonly file: string }) => string | undefined;

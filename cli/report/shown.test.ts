@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { options as served } from "../../plugins/ftp-server/options.js";
 import { options } from "../../plugins/webdav/options.js";
 import { shownConfig } from "./shown.js";
 
@@ -12,4 +13,18 @@ test("a key that every object of JavaScript has is no option: its text is not sh
   const text = JSON.stringify(shown);
   assert.ok(!text.includes("a secret"), text);
   assert.ok(text.includes('"url":"https://a/"'), text);
+});
+
+test("a text where an object belongs is not shown, as a password right under a user's name; a text where one may stand is", () => {
+  const shown = shownConfig(
+    {
+      services: { ftp: { type: "ftp-server", root: "files", users: { u: "a secret" }, limits: "a secret" } },
+      routes: [{ from: "a", to: ["b"] }],
+    },
+    () => served,
+  );
+  assert.deepEqual(shown, {
+    services: { ftp: { type: "ftp-server", root: "files", users: { u: "[not shown]" }, limits: "[not shown]" } },
+    routes: [{ from: "a", to: ["b"] }],
+  });
 });

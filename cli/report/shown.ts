@@ -6,7 +6,8 @@ import type * as v from "valibot";
 import { configSchema, deviceCommon } from "../../core/config.js";
 import { routeSchema } from "../../core/config-routes.js";
 import { entriesOf } from "../../core/config-problems.js";
-import { hidden, secretKey } from "./secrets.js";
+import { isPath, secretKey } from "../../core/options.js";
+import { hidden } from "./secrets.js";
 
 interface Node {
   readonly entries?: Readonly<Record<string, unknown>>;
@@ -51,7 +52,7 @@ function shown(value: unknown, schema: unknown, key = ""): unknown {
   if (freeKeys.includes(key)) return leftOut(value);
   if (typeof value === "boolean" || value === null) return value;
   if (typeof value === "number") return schema === undefined ? unknownText : value;
-  if (typeof value === "string") return schema === undefined ? unknownText : value;
+  if (typeof value === "string") return schema === undefined || takesNoText(schema) ? unknownText : value;
   if (Array.isArray(value)) return value.map((one) => shown(one, part(schema, "item")));
   const entries = schema === undefined ? undefined : entriesOf(schema);
   return mapped(value, (inner, one) => shown(one, own(entries, inner) ?? part(schema, "value"), inner));
@@ -76,8 +77,12 @@ function where(value: unknown): unknown {
   return keys.length === 1 && ["env", "file", "credential"].includes(key ?? "") ? { ...value } : hidden;
 }
 
-function isPath(value: unknown): boolean {
-  return typeof value === "string" && /^(~|\.{0,2})\/[^\s:]{1,250}$/.test(value);
+/** An object belongs there: a text may be anything, as a password right under a user's name. */
+function takesNoText(schema: unknown): boolean {
+  const node = schema as Node;
+  if (node.wrapped !== undefined) return takesNoText(node.wrapped);
+  if (node.options !== undefined) return node.options.every((one) => typeof one === "object" && takesNoText(one));
+  return node.entries !== undefined || node.value !== undefined;
 }
 
 /** What `secret()` of `core/options.ts` makes: a text, or where it is. */

@@ -167,14 +167,16 @@ test("what is wrong with the file is said once with its place, and keeps nobody 
     u: { passwordHash: await hash },
     bad: { passwordHash: "secret" },
     worse: { password: "p" },
+    worst: "SecretPw9",
     "../x": { passwordHash: await hash },
   });
   assert.match(await it.tried("u"), /^230/, "what is wrong with one costs that one");
-  for (const name of ["bad", "worse", "../x"]) assert.match(await it.tried(name), /^(530|421)/);
+  for (const name of ["bad", "worse", "worst", "../x"]) assert.match(await it.tried(name), /^(530|421)/);
   assert.match(
     warned()[1]?.message ?? "",
-    /users\.bad\.passwordHash: expected a hash such as .*users\.worse\.password.*users\.\.\.\/x: a root is missing/,
+    /users\.bad\.passwordHash: expected a hash such as .*users\.worse\.password.*users\.worst: expected an object;.*users\.\.\.\/x: a root is missing/,
   );
+  assert.doesNotMatch(warned()[1]?.message ?? "", /SecretPw9/);
   await it.write({ u: { passwordHash: await hash } });
   assert.match(await it.tried("u"), /^230/);
   await it.heard.heard(/nothing is wrong with the users' file/);

@@ -80,13 +80,13 @@ function usersIn(text: string): Read {
     return nobody(`it is no JSON${placeIn(String(error))}`);
   }
   const whole = v.safeParse(schema, json);
-  if (!whole.success) return nobody(wordsOf(whole.issues[0]));
+  if (!whole.success) return nobody(`it${wordsOf(whole.issues[0])}`);
   const users = new Map<string, FileUser>();
   const wrong: string[] = [];
   for (const [name, given] of Object.entries(whole.output.users)) {
     const one = v.safeParse(fileUser, given);
     const where = `users.${JSON.stringify(name).slice(1, -1)}`;
-    if (!one.success) wrong.push(`${where}.${wordsOf(one.issues[0])}; that user cannot log in`);
+    if (!one.success) wrong.push(`${where}${wordsOf(one.issues[0])}; that user cannot log in`);
     else if (!hasDirectory(name, one.output))
       wrong.push(`${where}: a root is missing, as the name is no directory name; that user cannot log in`);
     else users.set(name, one.output);
@@ -100,8 +100,12 @@ function placeIn(message: string): string {
   return place ?? (message.includes("end of JSON") ? ", it ends too early" : "");
 }
 
+/** Behind the place. What stands there may be a password. */
 function wordsOf(issue: v.BaseIssue<unknown>): string {
-  return `${v.getDotPath(issue) ?? "it"}: ${issue.type === "strict_object" ? issue.message : `expected ${issue.message}`}`;
+  const place = v.getDotPath(issue);
+  const isObject = issue.type.endsWith("object") && issue.expected === "Object";
+  const words = isObject ? "expected an object" : issue.type === "strict_object" ? issue.message : `expected ${issue.message}`;
+  return `${place === null ? "" : `.${place}`}: ${words}`;
 }
 
 /** Throws node's error. */
