@@ -139,14 +139,12 @@ export class PushJob {
     if (done !== undefined) return done;
     if (first) await this.#begin();
     const upload = this.#upload(this.#path);
+    const isThrough = version.store === "through";
+    const canLearn = (this.#content.canSeal || isThrough) && target.features.digests.length > 0;
     // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
-    if (
-      target.look !== undefined &&
-      (this.#sealed || (this.#content.canSeal && target.features.digests.length > 0)) &&
-      (first || (await target.offset(upload, signal)) === 0)
-    ) {
+    if (target.look !== undefined && (this.#sealed || canLearn) && (first || (await target.offset(upload, signal)) === 0)) {
       const there = await target.look(upload, signal);
-      if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
+      if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await (isThrough ? this.#learn() : this.#seal());
       // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile. What a person wants sent again may be there still.
       if (there !== undefined && this.#isSame(there) && before === undefined)
         return first && !this.#isReplaced(upload, there) ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
@@ -159,7 +157,7 @@ export class PushJob {
       const elsewhere = this.#elsewhere > 0 || isAnothers ? await this.#elsewhereThere() : undefined;
       if (elsewhere !== undefined) return elsewhere;
     }
-    if (!first && this.#sealed && publishing !== undefined) {
+    if (!first && (this.#sealed || isThrough) && publishing !== undefined) {
       const done = (await this.#givenElsewhere()) ?? (await this.#publishHeld(upload));
       if (done !== undefined) return done;
       await this.#noteUnnamed();
@@ -401,6 +399,11 @@ export class PushJob {
     if (isSent) proved.set(id, this.version.generation);
   }
 
+  /** To read all of what is not kept here costs its source only. */
+  async #learn(): Promise<void> {
+    this.#digest ??= await this.#content.digest(this.signal);
+  }
+
   /** It has gone from its source, perhaps the last copy but for what the target holds whole: that is published, and proved as far as its target can. Not where nobody knows what it was: no digest. */
   async #withoutSource(error: unknown): Promise<void> {
     const { target, version, signal, engine } = this;
@@ -513,7 +516,7 @@ export class PushJob {
       if (this.#isSame(there)) return this.#foundThere(upload, there);
       if (this.#digest === undefined) {
         // What is there may be this very content; else the other name needs the digest.
-        this.#digest = await this.#content.digest(signal);
+        await this.#learn();
         if (this.#digest === undefined)
           throw new Fault("transient", `${upload.path} is taken at ${this.lane.name}; its source ended early`);
         return this.#publish(this.#upload(this.#path));

@@ -569,6 +569,7 @@ export class SyncRoute {
     if (error instanceof Stopped) {
       // As it was told first, or `plan` showed it: what is removed meanwhile nobody has seen.
       if (this.state !== "stopped") this.asked.show(error);
+      this.#fault = undefined;
       this.#evenIn.clear();
       this.#now(
         "stopped",

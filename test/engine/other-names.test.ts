@@ -392,6 +392,27 @@ for (const isTaken of [false, true])
       assert.equal(out.files.size, isTaken ? 2 : 1);
     });
 
+for (const isTaken of [false, true])
+  for (const [how, digests] of [
+    ["content", ["sha256"]],
+    ["size", []],
+  ] as const)
+    test(`a file that goes straight through, and got its name by a request whose answer was lost, is not sent twice (its name is ${isTaken ? "taken" : "free"}, by ${how})`, async (t) => {
+      const { bench, card, out, other, delivered } = taken(t, { digests });
+      if (!isTaken) out.files.clear();
+      const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { maxSize: 5000 });
+      const lost = losesAnswer(bench, out, isTaken ? other : "log.bin");
+      await start();
+      await lost();
+      await bench.stop();
+      out.attach(true);
+      await start();
+      await delivered(1);
+      assert.equal(receipts(bench)[0]?.found, undefined);
+      assert.equal(out.files.size, isTaken ? 2 : 1);
+      assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
+    });
+
 for (const blind of [false, true])
   for (const [how, digests] of [
     ["content", ["sha256"]],

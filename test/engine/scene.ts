@@ -131,7 +131,7 @@ export function twice({ name, files, features }: FakeDevice): string[] {
     .map(([path]) => `${name}: ${path} is there twice`);
 }
 
-const alikeName = (path: string): string => path.replace(/(~[0-9a-f]{8}){1,2}\./, ".");
+const alikeName = (path: string): string => path.replace(/(~[0-9a-f]{8}(?:[0-9a-f]{8})?){1,2}\./, ".");
 
 /** Once it is old nothing is left in the spool. */
 export async function emptied(bench: Bench): Promise<void> {
