@@ -73,7 +73,7 @@ export class Hours {
 
   async arrives(path: string, bytes: number, second: number, from = this.card): Promise<void> {
     from.put(path, randomBytes(bytes), t0 + second * 1000);
-    if (this.lane.state.attached) from.changes$.next();
+    this.engine.relist$.next(from.name);
     await until(this.bench, "found", () => this.engine.journal.get("SELECT 1 FROM deliveries WHERE path = ?", path) !== undefined);
     await this.#rests();
   }
