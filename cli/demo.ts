@@ -63,7 +63,9 @@ export async function demoCommand(options: { dir?: string; once: boolean }): Pro
       if (delivered === 0 || waiting + active + parked + status.settling > 0) return;
       told = true;
       output.line("");
-      output.line(`All ${delivered} files have arrived (${sizeText(status.bytes.delivered)}). Try next:`);
+      output.line(
+        `${delivered === 1 ? "The file has" : `All ${delivered} files have`} arrived (${sizeText(status.bytes.delivered)}). Try next:`,
+      );
       output.line(`  ls -R ${shellWord(ground)}`);
       if (!options.once) output.line(`  curl ftp://demo:demo@127.0.0.1:${port}/demo-plane/pixhawk/`);
       output.line(

@@ -1,6 +1,6 @@
 /** `sim`: a simulated flight controller until SIGINT or SIGTERM; SIGUSR1 arms and disarms it. */
 import { existsSync, readFileSync } from "node:fs";
-import { faultOfErrno } from "../core/errors.js";
+import { codeOf, faultOfErrno } from "../core/errors.js";
 import { parseSize } from "../core/options.js";
 import { startSim } from "../sim/sim.js";
 import { UsageError } from "./config.js";
@@ -55,6 +55,8 @@ export async function simCommand(given: SimArguments): Promise<number> {
       ...(given.replay === undefined ? {} : { replay: textOf(given.replay) }),
     });
   } catch (error) {
+    if (codeOf(error) === "EADDRINUSE")
+      throw new UsageError(`--listen: another program uses the port of ${given.listen}: stop that, or give another; 0 takes a free one`);
     throw new UsageError(error instanceof Error ? error.message : String(error));
   }
   const onArm = () => {

@@ -20,7 +20,9 @@ interface Started {
 }
 
 function startCommand(t: TestContext, ...args: string[]): Started {
-  const child = spawn(process.execPath, [main, "sim", "--listen", "tcpin://127.0.0.1:0", ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [main, "sim", ...(args.includes("--listen") ? [] : ["--listen", "tcpin://127.0.0.1:0"]), ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   t.after(() => child.kill("SIGKILL"));
   let said = "";
   const watchers = new Set<() => void>();
@@ -87,6 +89,16 @@ test("--replay plays a trace", async (t) => {
   await rig.attached();
   const [entry] = await listAll(rig.source);
   assert.ok(entry !== undefined && (await readAll(rig.source, entry)).equals(madeBytes(0, 10_000)));
+});
+
+test("a port that another program uses is named, with what to do", async (t) => {
+  const url = await startCommand(t).after("listening on ");
+  const second = startCommand(t, "--listen", url);
+  assert.equal(await second.code, 2);
+  assert.equal(
+    second.said(),
+    `filesync: --listen: another program uses the port of ${url}: stop that, or give another; 0 takes a free one\n`,
+  );
 });
 
 test("what is wrong is said, with exit code 2", async (t) => {

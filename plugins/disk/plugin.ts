@@ -57,7 +57,7 @@ const options = v.pipe(
   }),
   v.check(
     ({ uuid, label, any }) => [uuid, label, any].filter((one) => one !== undefined).length === 1,
-    'one of "uuid", "label" and "any" says which disk it is',
+    'exactly one of "uuid", "label" and "any": it says which disk it is',
   ),
   v.check(
     ({ any, mountPoint }) => any === undefined || mountPoint === undefined,

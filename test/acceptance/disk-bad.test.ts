@@ -36,7 +36,7 @@ test("options that contradict each other, or say nothing", async (t) => {
     const { code, out, err } = await runProgram(["check", "--config", config]);
     return `${code} ${out}${err}`;
   };
-  assert.match(await said({}), /^2 .*one of "uuid", "label" and "any" says which disk it is/s);
+  assert.match(await said({}), /^2 .*exactly one of "uuid", "label" and "any": it says which disk it is/s);
   assert.match(await said({ uuid, label: "x" }), /^2 .*one of "uuid", "label" and "any"/s);
   assert.match(await said({ any: true, mountPoint: "mnt" }), /^2 .*"any" takes no "mountPoint"/s);
   assert.match(await said({ uuid, root: "a/../../etc" }), /^2 .*a directory of the disk, without "\.\."/s);
