@@ -114,7 +114,7 @@ function sendAgain({ journal, queue }: Engine, delivery: DeliveryRow): void {
     );
   if (!here && version.store === "spool")
     journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ? AND spooled = 0", version.id);
-  // What was brought then is replaced where it still has its name, unless somebody else had put it there.
+  // It is known again where it still is, unless somebody else had put it there.
   const { receipt } = delivery;
   const isOurs = receipt !== null && (JSON.parse(receipt) as StoredReceipt).found !== true;
   journal.run(

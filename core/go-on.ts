@@ -12,10 +12,10 @@ export async function goesOnAt(target: Target, upload: Upload, signal: AbortSign
 
 /**
  * Whether what was whole, and was to get its name, is not whole any more: `held` of it is left, and `named` bytes have its name. Where nothing of it is left, and as much has the name, it got that, and
- * only the answer is missing still; where nobody can look at the name, to ask for it again tells.
+ * only the answer is missing still.
  */
-export async function isShort(size: number, held: number, named: (() => Promise<number | undefined>) | undefined): Promise<boolean> {
-  return held < size && (held > 0 || (named !== undefined && (await named()) !== size));
+export async function isShort(size: number, held: number, named: () => Promise<number | undefined>): Promise<boolean> {
+  return held < size && (held > 0 || (await named()) !== size);
 }
 
 /** What is held of less is sent again: copying it takes some answers of the server. */

@@ -147,7 +147,7 @@ export class PushJob {
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await (isThrough ? this.#learn() : this.#seal());
       // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile. What a person wants sent again may be there still.
       if (there !== undefined && this.#isSame(there) && before === undefined)
-        return first && !this.#isReplaced(upload, there) ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
+        return first && !this.#wasOurs(upload) ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
       // As well proved as then.
       const isThere =
         there !== undefined &&
@@ -208,6 +208,12 @@ export class PushJob {
     return expect.kind === "replaces" && expect.size === size && (expect.digest ?? digest) === (digest ?? expect.digest);
   }
 
+  /** It was brought there before, and a person wants it sent again. */
+  #wasOurs({ path }: Upload): boolean {
+    const before = this.#before;
+    return before?.version === this.version.id && placeOf(before) === path;
+  }
+
   /** Its own name is, or was, another's: what has this content under one that tells it. Brought by somebody else, unless it was about to be given that very name. */
   async #elsewhereThere(): Promise<StoredReceipt | undefined> {
     const { target, work, signal } = this;
@@ -222,11 +228,15 @@ export class PushJob {
     return undefined;
   }
 
-  /** Of what was about to get its name; undefined where it is not whole there, as when the server lost its end, or a transfer that came late made it anew: the rest is sent. */
-  async #publishHeld(upload: Upload): Promise<StoredReceipt | undefined> {
+  /**
+   * Of what was about to get its name; undefined where it is not whole there, as when the server lost its end, or a transfer that came late made it anew: the rest is sent. Where nobody can look at the
+   * name, it is asked for once more before that: what is not held may have it.
+   */
+  async #publishHeld(upload: Upload, asksAgain = this.target.look === undefined): Promise<StoredReceipt | undefined> {
     return this.#publish(upload).catch(async (error: unknown) => {
-      if (isFault(error, "conflict") || (isFault(error, "transient") && (await this.#isShort(upload)))) return undefined;
-      throw error;
+      if (isFault(error, "conflict")) return undefined;
+      if (!isFault(error, "transient") || !(await this.#isShort(upload))) throw error;
+      return asksAgain ? this.#publishHeld(upload, false) : undefined;
     });
   }
 
@@ -257,7 +267,7 @@ export class PushJob {
     return isShort(
       version.size,
       await target.offset(upload, signal),
-      target.look === undefined ? undefined : async () => (await target.look?.(this.#upload(this.#given), signal))?.size,
+      async () => (await target.look?.(this.#upload(this.#given), signal))?.size,
     );
   }
 
@@ -579,7 +589,7 @@ export class PushJob {
     return this.#asked === undefined ? this.target.features.digests.length === 0 : !this.#asked;
   }
 
-  /** What it may replace: of a version that others came before that is decided while it is pulled, so perhaps after this was claimed. */
+  /** What it may replace, or was itself before a person wanted it sent again: of a version that others came before that is decided while it is pulled, so perhaps after this was claimed. */
   get #before(): StoredReceipt | undefined {
     const { id, replaces } = this.work.delivery;
     if (this.version.base !== null) return this.engine.queue.replacedBy(id);
@@ -612,9 +622,10 @@ export class PushJob {
     });
   }
 
-  /** Our partial is still there, so it was not ours that took the name. */
+  /** Our partial is still there, so it was not ours that took the name, unless it was brought there before. */
   async #foundThere(upload: Upload, there: Occupant): Promise<StoredReceipt> {
-    return { ...(await this.#alreadyThere(upload, there)), found: true };
+    const receipt = await this.#alreadyThere(upload, there);
+    return this.#wasOurs(upload) ? receipt : { ...receipt, found: true };
   }
 
   async #oneAtATime<T>(path: string, publish: () => Promise<T>): Promise<T> {
@@ -721,7 +732,8 @@ export class PushJob {
 
   #expect(path: string): Expect {
     const before = this.#before;
-    if (before === undefined || placeOf(before) !== path) return { kind: "absent" };
+    // What is only as long as what a person wants sent again may be somebody else's by now.
+    if (before === undefined || before.version === this.version.id || placeOf(before) !== path) return { kind: "absent" };
     const { size, digest, archive } = before;
     return { kind: "replaces", size, ...(digest === undefined ? {} : { digest }), ...(archive === undefined ? {} : { archive }) };
   }

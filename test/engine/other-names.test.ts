@@ -392,6 +392,48 @@ for (const isTaken of [false, true])
       assert.equal(out.files.size, isTaken ? 2 : 1);
     });
 
+for (const blind of [false, true])
+  for (const [how, digests] of [
+    ["content", ["sha256"]],
+    ["size", []],
+  ] as const) {
+    test(`what a person put in the place of a file, as long as that, is not replaced as it is sent again (${blind ? "nobody can look" : "looked at"}, by ${how})`, async (t) => {
+      const { bench, out, short, start, delivered } = taken(t, { digests });
+      out.files.clear();
+      out.blind = blind;
+      await start();
+      await delivered(1);
+      const theirs = randomBytes(short.length);
+      out.put("log.bin", theirs);
+      const { engine } = bench.daemon;
+      const id = engine.journal.get<{ id: string }>("SELECT id FROM deliveries")?.id;
+      await retry(engine, id, AbortSignal.timeout(5000));
+      await delivered(1);
+      assert.ok(out.files.get("log.bin")?.bytes.equals(theirs));
+      assert.ok(out.files.get(otherName("log.bin", sha256(short)))?.bytes.equals(short));
+    });
+
+    for (const held of [0, 5000])
+      test(`an upload that was about to get its name, and of which a power cut left ${held} bytes, is sent (${blind ? "nobody can look" : "looked at"}, by ${how})`, async (t) => {
+        const { bench, out, short, start, delivered } = taken(t, { digests });
+        out.files.clear();
+        out.blind = blind;
+        let cut = false;
+        out.before = (call) => {
+          if (!call.startsWith("commit") || cut) return undefined;
+          cut = true;
+          for (const [path, bytes] of out.partials) out.partials.set(path, bytes.subarray(0, held));
+          out.attach(false);
+          throw new Fault("offline", "cut");
+        };
+        await start();
+        await until(bench, "cut", () => cut && bench.daemon.engine.queue.pushing.size === 0);
+        out.attach(true);
+        await delivered(1);
+        assert.ok(out.files.get("log.bin")?.bytes.equals(short));
+      });
+  }
+
 for (const isTaken of [false, true])
   for (const [how, digests] of [
     ["content", ["sha256"]],
