@@ -44,7 +44,7 @@ class SpoolHistory extends Scene {
   /** What was deleted at its source as it was delivered. */
   readonly released: Content[] = [];
   /** What others wrote over or took away at its source. */
-  readonly overwritten = new Set<Buffer>();
+  readonly overwritten: Content[] = [];
   /** What a target had at any moment. */
   readonly arrived: Content[] = [];
 
@@ -184,10 +184,11 @@ class SpoolHistory extends Scene {
     const what = random.next();
     if (what < 0.45) {
       if ((now?.length ?? 0) + length <= this.largest) this.grow(source, path, length);
-    } else if (what < 0.53 && !shape.onlyGrows)
-      this.put(source, path, random.bytes(random.below(3) === 0 ? (now?.length ?? length) : length));
-    else if (what < 0.55 && !shape.onlyGrows) Map.prototype.delete.call(source.files, path);
-    else if (what < 0.67) bench.daemon.engine.relist$.next(source.name);
+    } else if (what < 0.55 && !shape.onlyGrows) {
+      if (now !== undefined) this.overwritten.push({ path, bytes: now });
+      if (what < 0.53) this.put(source, path, random.bytes(random.below(3) === 0 ? (now?.length ?? length) : length));
+      else Map.prototype.delete.call(source.files, path);
+    } else if (what < 0.67) bench.daemon.engine.relist$.next(source.name);
     else if (what < 0.75) this.goOn();
     else if (what < 0.85) random.pick(this.devices).attach(true);
     else if (what < 0.9) random.pick(this.devices).attach(false);
@@ -210,7 +211,7 @@ class SpoolHistory extends Scene {
 
   /** Others wrote over it, or took it away, before it was whole here, or after it was given up, as its source had it then. */
   #mayBeGone({ path, bytes }: Content): boolean {
-    if (!this.overwritten.has(bytes)) return false;
+    if (!this.overwritten.some((it) => it.path === path && it.bytes.subarray(0, bytes.length).equals(bytes))) return false;
     const wasHere = this.bench.events.some(
       ({ what, message }) => what === "pulled" && message.includes(`${path}: whole here (${bytes.length} bytes)`),
     );
