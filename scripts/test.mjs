@@ -51,17 +51,18 @@ async function run(file) {
   });
   let said = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (said += text));
-  let hung = false;
-  let waitsFor = "";
+  let keeps;
   const hanging = setTimeout(async () => {
-    hung = true;
-    waitsFor = await whatKeeps(child, reports);
+    keeps = whatKeeps(child, reports);
+    await keeps;
     child.kill("SIGKILL");
     // What it left running may have it open.
     child.stdout.destroy();
   }, longestMs);
   const [code, signal] = await once(child, "close");
   clearTimeout(hanging);
+  const waitsFor = await keeps;
+  const hung = waitsFor !== undefined;
   rmSync(reports, { recursive: true });
   const [told, failing] = (code === 0 ? said : inSources(said)).split("✖ failing tests:\n");
   let failed = 0;
@@ -73,7 +74,7 @@ async function run(file) {
   if (failing !== undefined) failures += `\n✖ ${file}\n${failing}`;
   if (failed > 0 || (code === 0 && !hung)) return;
   counts.fail += 1;
-  failures += `\n✖ ${file} ${hung ? `did not end within ${longestMs / 60_000} minutes` : `ended with ${signal ?? code}`}\n${waitsFor}`;
+  failures += `\n✖ ${file} ${hung ? `did not end within ${longestMs / 60_000} minutes` : `ended with ${signal ?? code}`}\n${waitsFor ?? ""}`;
 }
 
 /** Places in the build as those in the sources. node can do it itself (--enable-source-maps), and reads the map of each module then: a fifth of what a file costs to start. */
@@ -98,6 +99,8 @@ async function whatKeeps(child, reports) {
     encoding: "utf8",
   });
   child.kill("SIGUSR2");
+  // By then its tests had ended, and node was closing what was open.
+  const died = () => (child.signalCode === "SIGUSR2" ? "node did not come to its end after them\n" : "");
   // Nothing is written where it waits for a child, and for nothing else.
   await sleep(5000);
   try {
@@ -105,6 +108,6 @@ async function whatKeeps(child, reports) {
     const handles = libuv.filter(({ is_active: active }) => active).map((handle) => JSON.stringify(handle));
     return [below.stdout ?? "", ...(javascriptStack?.stack ?? []), ...handles, ""].join("\n");
   } catch (error) {
-    return `${below.stdout ?? ""}no report of it: ${error.message}\n`;
+    return `${below.stdout ?? ""}${died()}no report of it: ${error.message}\n`;
   }
 }

@@ -4,7 +4,7 @@
  */
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
-import { join, pass } from "./joined.js";
+import { join, pass, reset } from "./joined.js";
 
 export class CountingRelay {
   sentBytes = 0;
@@ -52,7 +52,7 @@ export class CountingRelay {
   }
 
   cut(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) reset(socket);
   }
 
   close(): void {

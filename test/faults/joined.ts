@@ -16,6 +16,12 @@ export function pass(from: Socket, to: Socket, delayMs: number): void {
   from.on("end", () => later(delayMs, () => to.end()));
 }
 
+/** Node never comes to its end after the reset of a socket that is still saying its own end: it spins as it closes what is open. */
+export function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
+}
+
 /** They end together, and are in `sockets` until then. */
 export function join(a: Socket, b: Socket, delayMs: number, sockets: Set<Socket>): void {
   for (const [one, other] of [

@@ -4,7 +4,7 @@
  * wanted: what comes in goes out so much later, however much of it is on its way.
  */
 import { createServer, Socket, type AddressInfo, type Server } from "node:net";
-import { join, later, pass } from "./joined.js";
+import { join, later, pass, reset } from "./joined.js";
 
 export class FtpRelay {
   /** Bytes that went from clients to the server on data connections. */
@@ -37,7 +37,7 @@ export class FtpRelay {
 
   /** Resets every connection, as a link that is lost does in the end. */
   cut(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) reset(socket);
   }
 
   async close(): Promise<void> {

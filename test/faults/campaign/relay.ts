@@ -4,6 +4,7 @@
  */
 import { createConnection, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { posix } from "node:path";
+import { reset } from "../joined.js";
 import { Ledger } from "./ledger.js";
 
 /** up: what the daemon sends. */
@@ -312,12 +313,6 @@ export class RoughRelay {
       one.on("close", () => this.#sockets.delete(one));
     }
   }
-}
-
-/** Node 20 never comes to its end after the reset of a socket that is still saying its own end. */
-function reset(socket: Socket): void {
-  if (socket.writableEnded) socket.destroy();
-  else socket.resetAndDestroy();
 }
 
 /** A partial is counted under the name that it will have. */
