@@ -16,6 +16,7 @@ import { foundNow } from "./found-at.js";
 import type { Lane } from "./lane.js";
 import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
+import { decideBehind, type Overwritten, sayOverwritten } from "./overwritten.js";
 import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
 import { backAsItWas, goesBefore, hasLeft, type Latest, leftItsPlace, stampOf, type VersionRow } from "./rows.js";
@@ -329,13 +330,15 @@ export class Finder {
     let [added, known] = [0, 0];
     for (let at = 0; at < chosen.length; at += batch) {
       throwIfAborted(signal);
+      const overwritten: Overwritten[] = [];
       await engine.journal.apply(() => {
         for (const { entry, routes } of chosen.slice(at, at + batch)) {
-          const wanted = this.#record(entry, routes, unknown.has(entry));
+          const wanted = this.#record(entry, routes, unknown.has(entry), overwritten);
           if (wanted === "new") added += 1;
           else if (wanted === "known") known += 1;
         }
       });
+      sayOverwritten(engine, overwritten);
       engine.work$.next();
       await breathe();
     }
@@ -459,7 +462,7 @@ export class Finder {
   }
 
   /** Inside `apply`. Whether it goes somewhere new: a file that is new, or one that was known; undefined: it does not. */
-  #record(entry: FileEntry, routes: readonly RouteLane[], unknown: boolean): "new" | "known" | undefined {
+  #record(entry: FileEntry, routes: readonly RouteLane[], unknown: boolean, overwritten: Overwritten[]): "new" | "known" | undefined {
     const { engine, lane } = this;
     const before = unknown ? undefined : engine.queue.latest(lane.name, entry);
     const after = furthest[Math.max(0, ...routes.map(({ rules }) => furthest.indexOf(rules.route.afterDelivery)))] ?? "keep";
@@ -471,18 +474,20 @@ export class Finder {
       if (before?.state === "found") engine.queue.makeWay(before.id);
       const gone = engine.queue.goneOf(lane.name, entry);
       // One that is gone and was whole somewhere, as when one target had it before it grew: what comes may have grown from that.
-      const base = before ?? gone.find(({ digest }) => digest !== null);
+      const last = before ?? gone.find(({ digest }) => digest !== null);
+      const base = last !== undefined && last.size > 0 && last.size <= entry.size ? last.id : null;
+      overwritten.push(...decideBehind(engine, lane.name, entry, base));
       const what = {
         store: this.#source.features.inPlace ? ("place" as const) : ("spool" as const),
         after,
         trustSize,
         // Whatever the clock does, what is found later is later.
         foundMs: Math.max(foundNow(engine), ...[before, gone[0]].map((earlier) => (earlier?.found_ms ?? 0) + 1)),
-        ...(base !== undefined && base.size > 0 && base.size <= entry.size ? { base: base.id } : {}),
+        ...(base === null ? {} : { base }),
       };
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
       // A source that lists a path twice.
-      if (version === undefined && unknown) return this.#record(entry, routes, false);
+      if (version === undefined && unknown) return this.#record(entry, routes, false, overwritten);
       if (version === undefined && !(before !== undefined && sameStamp(before, entry))) this.#noteReturn(entry);
       // The same stamp came back after another content: only a count can tell them apart.
       for (let twin = 1; version === undefined; twin++)

@@ -13,6 +13,7 @@ import { bufferFor } from "./fs.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import { isOtherNameOf } from "./names.js";
+import { decide, type Overwritten, sayOverwritten } from "./overwritten.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
 import { hasLeft, marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
 import { dayOf, undated } from "./route.js";
@@ -346,6 +347,7 @@ export class PullJob {
     if (this.#unvouched && known !== null && known !== digest) throw this.#notVouched();
     if (known?.startsWith("sha256:") === true && known !== digest) throw anotherFile();
     if (this.#version.store === "spool") await Promise.all([writer?.sync(true), engine.spool.writeSidecar(this.#sidecar(digest))]);
+    let overwritten: Overwritten[] = [];
     await engine.journal.commit(() => {
       engine.journal.run(
         "UPDATE versions SET state = 'sealed', durable = ?, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ?",
@@ -357,7 +359,11 @@ export class PullJob {
       engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", id);
       engine.journal.setMeta(markKey(id), undefined);
       this.#joinBase();
+      // Of a digest of another kind nobody can say whether it grew.
+      if (this.#base?.digest?.startsWith("sha256:") === true)
+        overwritten = decide(engine, this.#base, this.#grew ? "grown" : "overwritten");
     });
+    if (!this.#grew) sayOverwritten(engine, overwritten);
     const { source, path, medium } = this.#version;
     await engine.spool.dropAside(id, (aside) => {
       const earlier = engine.queue.version(aside);

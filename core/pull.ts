@@ -9,6 +9,7 @@ import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf, routeOf, targets } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
+import { decide, decideBehind, type Overwritten, sayOverwritten } from "./overwritten.js";
 import { PullJob } from "./pull-job.js";
 import { canSend, goesBefore, type VersionRow, type Wanted } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
@@ -86,10 +87,20 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
       const mayTake = reachable || engine.transfers.makingRoom === 0;
       let fits = version.store !== "spool" || (mayTake && (await spool.reserve(version.id, version.size)));
       if (!fits && !(await spool.canEverHold(version.size))) {
+        let outgrown: Overwritten[] = [];
         await engine.journal.apply(() => {
           engine.journal.run("UPDATE versions SET store = 'through', durable = 0, spooled = 0 WHERE id = ?", version.id);
           engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", version.id);
+          // Nobody reads it before it is sent.
+          outgrown = queue.basesOf(version).flatMap((base) => decide(engine, base, "grown"));
         });
+        for (const { version: base, targets } of outgrown)
+          engine.events.say(
+            "warn",
+            "changed",
+            `${nameOf(base)}: has ${version.size} bytes now, too many for the spool, and goes as it is: where it did not grow from the ${base.size} that it had, ${targets.join(", ")} never get${targets.length === 1 ? "s" : ""} those`,
+            { device: base.source, path: base.path },
+          );
         if (version.spooled > 0) await orTold(engine, version.id, () => spool.drop(version.id));
         engine.work$.next();
         continue;
@@ -260,9 +271,19 @@ async function settle(
       for (const delivery of waiting) await queue.park(delivery.id, action.do === "park" ? action.fault : facts.fault, reason);
       events.say("error", "parked", `${nameOf(version)}: set aside: ${reason}`, facts);
       return;
-    case "relist":
+    case "relist": {
+      let overwritten: Overwritten[] = [];
       await journal.commit(() => {
         queue.gone(version, !isFault(error, "missing"));
+        if (version.digest !== null && isFault(error, "changed")) {
+          queue.supersede(version.id, reason);
+          // What came after it may have been found while this was read.
+          const later = queue.latest(version.source, version);
+          const found = later === undefined ? undefined : queue.version(later.id);
+          if (found !== undefined && found.found_ms > version.found_ms)
+            overwritten = decideBehind(engine, version.source, version, found.base);
+          return;
+        }
         queue.drop(version.id, reason);
         // What `status` tells of it; of the others the push has said it, or they have arrived.
         journal.run(
@@ -287,6 +308,8 @@ async function settle(
           facts,
         );
       } else events.say("warn", "changed", `${nameOf(version)}: ${reason}; it is looked at anew`, facts);
+      sayOverwritten(engine, overwritten);
       engine.relist$.next(version.source);
+    }
   }
 }

@@ -721,7 +721,18 @@ export class Queue {
     const row = this.version(version);
     if (row === undefined || this.pulling.has(version) || this.isAllHere(row)) return;
     this.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version);
-    this.drop(version, "superseded: the file changed before it was whole here");
+    if (row.digest === null) this.drop(version, "superseded: the file changed before it was whole here");
+    else this.supersede(version, "superseded: the file changed, and the copy of what it was had made room");
+  }
+
+  /** Inside `apply`. Drops what was whole once, and has no copy left: whether it is lost tells what took its place at its source (`overwritten.ts`). */
+  supersede(version: string, reason: string): void {
+    this.drop(version, reason);
+    this.journal.run(
+      "UPDATE deliveries SET fault = 'superseded' WHERE version = ? AND state IN ('dropped', 'discard') AND reason = ?",
+      version,
+      reason,
+    );
   }
 
   /** Inside `apply`. What of this version goes where that delivery goes waits until it has ended. */

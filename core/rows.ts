@@ -129,7 +129,12 @@ export const sendable = "(v.state = 'sealed' OR v.store = 'through' OR (v.store 
 export const elsewhere = "state IN ('active', 'parked', 'discard')";
 
 /** Of a delivery: its file has gone from the source before it was whole here, and nobody said yet that this is known. */
-export const isLost = "state IN ('dropped', 'discard') AND fault = 'missing'";
+export const hasGone = "state IN ('dropped', 'discard') AND fault = 'missing'";
+
+/** The same, of what was whole once, whose copy had made room, and whose place at the source another content took: a later version of the path says nothing of it. */
+export const isOverwritten = "state IN ('dropped', 'discard') AND fault = 'overwritten'";
+
+export const isLost = "state IN ('dropped', 'discard') AND fault IN ('missing', 'overwritten')";
 
 /** Of a version `v`: every required target has it, and nothing was done at its source yet. */
 export const isReleasable = `v.released IS NULL AND v.after <> 'keep'

@@ -11,7 +11,7 @@ import type { LeftOut } from "./find.js";
 import { durationText, sizeText } from "./text.js";
 import { nameOf, type SyncConfig } from "./sync/options.js";
 import type { SyncState } from "./sync/sync-route.js";
-import { elsewhere, isLost, receiptsIn, type StoredReceipt, type VersionRow } from "./rows.js";
+import { elsewhere, hasGone, isOverwritten, receiptsIn, type StoredReceipt, type VersionRow } from "./rows.js";
 
 export interface Status {
   readonly version: string;
@@ -333,12 +333,13 @@ function failingOf(engine: Engine, ready: boolean): Status["failing"] {
   return [...failing, ...foreign];
 }
 
-/** A later version of the path says that it was found again. */
+/** A later version of the path says of what had gone that it was found again. */
 export function lostIn(journal: Journal): Pick<VersionRow, "id" | "source" | "path" | "size">[] {
   return journal.all(
     `SELECT id, source, path, size FROM versions v WHERE state = 'gone'
-     AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${isLost})
-     AND NOT EXISTS (SELECT 1 FROM versions w WHERE w.source = v.source AND w.path = v.path AND w.medium = v.medium AND w.found_ms > v.found_ms)
+     AND (EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${isOverwritten})
+       OR EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${hasGone})
+       AND NOT EXISTS (SELECT 1 FROM versions w WHERE w.source = v.source AND w.path = v.path AND w.medium = v.medium AND w.found_ms > v.found_ms))
      ORDER BY found_ms DESC LIMIT 1000`,
   );
 }

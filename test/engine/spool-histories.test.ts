@@ -209,13 +209,13 @@ class SpoolHistory extends Scene {
     return this.bench.events.some(({ what, message }) => kinds.includes(what) && message.includes(path));
   }
 
-  /** Others wrote over it, or took it away, before it was whole here, or after it was given up, as its source had it then. */
+  /** Others wrote over it, or took it away, before it was whole here, or where it is read in place. */
   #mayBeGone({ path, bytes }: Content): boolean {
     if (!this.overwritten.some((it) => it.path === path && it.bytes.subarray(0, bytes.length).equals(bytes))) return false;
     const wasHere = this.bench.events.some(
       ({ what, message }) => what === "pulled" && message.includes(`${path}: whole here (${bytes.length} bytes)`),
     );
-    return !wasHere || path.startsWith(this.disk.name) || this.#said(path, "given-up");
+    return !wasHere || path.startsWith(this.disk.name);
   }
 
   /** Undefined where all is as it should be in the end, but for what waits for one that is `away`. */

@@ -1,0 +1,142 @@
+/** What was whole here and made room, as its source had it still, and whose place there another file took before every target had it. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { test, type TestContext } from "node:test";
+import { forget } from "../../core/amend.js";
+import { lostIn } from "../../core/status.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const mb = 10 ** 6;
+/** The card shows what it has when it is asked. */
+const rarely = { device: { intervalMs: 3_600_000 } };
+
+class Room {
+  readonly bench: Bench;
+  readonly card = new FakeDevice("card", { chunk: mb });
+  readonly cam = new FakeDevice("cam");
+  readonly out = new FakeDevice("out");
+  readonly away = new FakeDevice("away");
+  readonly first = randomBytes(4 * mb);
+
+  constructor(t: TestContext) {
+    this.bench = new Bench(t);
+    this.away.attach(false);
+  }
+
+  list(name: "card" | "cam"): void {
+    this.bench.daemon.engine.relist$.next(name);
+  }
+
+  has(what: string): boolean {
+    return this.bench.events.some((event) => event.what === what);
+  }
+
+  lost(): string[] {
+    return this.bench.events.filter(({ what }) => what === "lost").map(({ message }) => message);
+  }
+
+  get told(): string[] {
+    return lostIn(this.bench.daemon.engine.journal).map(({ path, size }) => `${path} ${size}`);
+  }
+
+  async start(): Promise<void> {
+    const { bench, card, cam, out, away } = this;
+    const routes = [
+      { from: "card", to: ["out", "away"] },
+      { from: "cam", to: ["out"] },
+    ];
+    await bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
+  }
+
+  /** "log" came to one of two targets, and its copy here made room. */
+  async begin(): Promise<void> {
+    const { bench, card, cam, out } = this;
+    await this.start();
+    card.put("log", this.first);
+    this.list("card");
+    await until(bench, "one has it", () => out.files.has("log") && bench.states("away")[0] === "ready");
+    cam.put("film", Buffer.alloc(5 * mb));
+    this.list("cam");
+    await until(bench, "it made room", () => this.has("given-up") && out.files.has("film"));
+  }
+}
+
+const names = ({ files }: FakeDevice) => [...files.values()].map(({ bytes }) => bytes.length).sort((a, b) => a - b);
+
+test("another file that is shorter takes its place: that it is lost for the target that waited is said at once, and told until a person knows", async (t) => {
+  const room = new Room(t);
+  const { bench, card, away } = room;
+  await room.begin();
+  card.put("log", randomBytes(mb));
+  room.list("card");
+  await until(bench, "it is said", () => room.has("lost"));
+  assert.deepEqual(room.lost(), [
+    "card:log: another file took its place at card before away had its 4000000 bytes, and the copy of them here had made room",
+  ]);
+  away.attach(true);
+  await until(bench, "the other one arrives", () => away.files.size > 0);
+  room.list("card");
+  await bench.pass(0.001);
+  assert.deepEqual([room.told, room.lost().length], [["log 4000000"], 1]);
+  await bench.kill();
+  await room.start();
+  assert.deepEqual(room.told, ["log 4000000"]);
+  await forget(bench.daemon.engine, "log");
+  assert.deepEqual(room.told, []);
+});
+
+test("a longer one that does not begin with it takes its place: that is said once it was read", async (t) => {
+  const room = new Room(t);
+  const { bench, card, out, away } = room;
+  await room.begin();
+  card.put("log", randomBytes(5 * mb));
+  room.list("card");
+  away.attach(true);
+  await until(bench, "the other one arrives", () => names(away).includes(5 * mb) && out.files.size === 3);
+  assert.deepEqual([room.lost().length, room.told], [1, ["log 4000000"]]);
+});
+
+test("the file grew: what it was is its beginning, and nothing is lost; nor is that told when another takes the place of all", async (t) => {
+  const room = new Room(t);
+  const { bench, card, away } = room;
+  await room.begin();
+  card.put("log", Buffer.concat([room.first, randomBytes(mb)]));
+  room.list("card");
+  away.attach(true);
+  await until(bench, "the longer one arrives", () => names(away).includes(5 * mb));
+  card.put("log", randomBytes(mb));
+  room.list("card");
+  await until(bench, "the other one arrives", () => names(away).includes(mb));
+  assert.deepEqual([room.lost(), room.told], [[], []]);
+});
+
+test("it takes its place while it is read again: found before that is noticed, or after", async (t) => {
+  for (const seen of [false, true]) {
+    const room = new Room(t);
+    const { bench, card, away } = room;
+    await room.begin();
+    card.before = (call) => {
+      if (call !== "read log 1000000") return undefined;
+      card.before = () => undefined;
+      card.put("log", randomBytes(mb));
+      if (!seen) return undefined;
+      room.list("card");
+      return until(bench, "it is listed", () => bench.events.some(({ message }) => message === "card: 1 new file" && room.has("given-up")));
+    };
+    away.attach(true);
+    await until(bench, "the other one arrives", () => names(away).includes(mb));
+    assert.deepEqual([room.lost().length, room.told], [1, ["log 4000000"]]);
+  }
+});
+
+test("one that is too large for the spool takes its place: nobody reads it before it goes, and that is said", async (t) => {
+  const room = new Room(t);
+  const { bench, card, away } = room;
+  await room.begin();
+  card.put("log", randomBytes(8 * mb));
+  room.list("card");
+  away.attach(true);
+  await until(bench, "the other one arrives", () => names(away).includes(8 * mb));
+  const said = bench.events.filter(({ what, message }) => what === "changed" && message.includes("too many for the spool"));
+  assert.deepEqual([said.length, room.lost(), room.told], [1, [], []]);
+});
