@@ -155,10 +155,10 @@ async function giveUpBegun(engine: Engine, row: VersionRow): Promise<boolean> {
   return giveUp(engine, row, "delivered");
 }
 
-/** Copies that nothing waits for any more, also what is half here of a version that a longer one took over, the oldest first; those that somebody got before those that nobody did. */
+/** Copies that nothing waits for any more, also what is half here (a longer version took it over; its target had it all the time), the oldest first; those that somebody got before those that nobody did. */
 function done(engine: Engine, beforeMs: number): VersionRow[] {
   return engine.journal.all<VersionRow>(
-    `SELECT * FROM versions v WHERE spooled > 0 AND (state IN ('sealed', 'gone') OR released = 'superseded') AND COALESCE(sealed_ms, found_ms) < ?
+    `SELECT * FROM versions v WHERE spooled > 0 AND COALESCE(sealed_ms, found_ms) < ?
      AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits})
      ORDER BY NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state = 'done'), sealed_ms LIMIT 1000`,
     beforeMs,

@@ -1,13 +1,14 @@
 /** What is kept, and for how long: the source's file, and the copy in the spool. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { forget, retry } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
 import { expire } from "../../core/space.js";
 import { why } from "../../core/why.js";
-import { Bench, FakeDevice, until } from "../fake-device.js";
+import { Bench, crc32, FakeDevice, until } from "../fake-device.js";
 
 const day = 86_400_000;
 const t0 = Date.UTC(2026, 4, 1);
@@ -69,6 +70,34 @@ test("the only copy of a file that a person forgot leaves neither by retention n
   const again = await forget(bench.daemon.engine, "a.bin");
   assert.deepEqual(again.removed, ["card:a.bin"]);
   await until(bench, "b.bin", () => out.files.has("b.bin"));
+});
+
+test("what is read again as its copy here was damaged, and its target turns out to have, leaves by retention though it never came whole", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { crc: crc32 });
+  const out = new FakeDevice("out", { target: { digests: [] } });
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const hangs = (when: string) => (call: string) => (call === when ? new Promise<void>(() => undefined) : undefined);
+  card.put("a.bin", randomBytes(600));
+  out.after = hangs("commit a.bin");
+  await start();
+  await until(bench, "it has its name", () => out.files.has("a.bin"));
+  await bench.kill();
+  for (const name of readdirSync(join(bench.dir, "spool"))) if (!name.includes(".")) rmSync(join(bench.dir, "spool", name));
+  const delivered = () => bench.events.filter(({ what }) => what === "delivered").length;
+  const before = delivered();
+  // Its last byte is here again, and is not proved yet.
+  card.before = hangs("digest a.bin");
+  out.after = () => undefined;
+  await start();
+  await until(bench, "it is known to be there", () => delivered() > before);
+  await bench.kill();
+  card.before = () => undefined;
+  await start();
+  await bench.pass(30);
+  await expire(bench.daemon.engine, never());
+  assert.deepEqual(readdirSync(join(bench.dir, "spool")), []);
+  assert.equal(bench.daemon.engine.spool.usedBytes, 0);
 });
 
 test("forgetting says that the copy stays; what can be had from its source again leaves by retention", async (t) => {
