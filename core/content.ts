@@ -4,6 +4,7 @@
  *
  * A fault of reading is the source's or the spool's, not the target's: it is kept in `broken`, so that the target is not blamed for it.
  */
+import type { FileHandle } from "node:fs/promises";
 import { Digester } from "./digest.js";
 import { type Engine } from "./engine.js";
 import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
@@ -82,16 +83,19 @@ class SpoolContent implements Content {
     const along = offset === 0 && this.proveAlong() ? { digest: new Digester("sha256"), bytes: 0 } : undefined;
     this.#along = along;
     try {
-      const handle = await engine.spool.reader(version.id);
+      // Not before there is something to be read: until then it may be the file of the generation before.
+      let handle: FileHandle | undefined;
       try {
         for (let at = offset; at < version.size;) {
           throwIfAborted(signal);
-          const end = version.state === "sealed" || live?.sealed === true ? version.size : (live?.durable ?? version.durable);
+          const durable = live === undefined ? version.durable : live.reach(version.generation);
+          const end = version.state === "sealed" ? version.size : Math.min(version.size, durable);
           if (at >= end) {
             if (live === undefined) throw new Fault("aborted", "waits for more of the file");
-            await live.beyond(at, signal);
+            await live.beyond(at, version.generation, signal);
             continue;
           }
+          handle ??= await engine.spool.reader(version.id);
           const buffer = Buffer.allocUnsafe(Math.min(readBytes, end - at));
           const { bytesRead } = await handle.read(buffer, 0, buffer.length, at);
           if (bytesRead === 0) throw new Fault("missing", "the spool file is shorter than the journal says");
@@ -102,7 +106,7 @@ class SpoolContent implements Content {
           yield bytes;
         }
       } finally {
-        await handle.close();
+        await handle?.close();
       }
     } catch (error) {
       this.broken = isFault(error, "missing")
@@ -380,7 +384,7 @@ async function whenSealed(
 ): Promise<Digest | undefined> {
   if (version.state !== "sealed") {
     try {
-      await engine.live.get(version.id)?.beyond(version.size, signal);
+      await engine.live.get(version.id)?.beyond(version.size, version.generation, signal);
     } catch (error) {
       content.broken = error;
       throw error;

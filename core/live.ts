@@ -8,16 +8,28 @@ import { Fault, abortedFault } from "./errors.js";
 const stallMs = 10_000;
 
 export class LiveFile {
-  /** Bytes that no power cut can take back. */
-  durable: number;
   sealed = false;
   stopped = false;
   /** A push reads along: checkpoints come more often. */
   followers = 0;
   #waiting = new Set<() => void>();
 
-  constructor(durable: number) {
-    this.durable = durable;
+  /** `durable`: bytes of that generation that no power cut can take back. */
+  constructor(
+    public generation: number,
+    public durable: number,
+  ) {}
+
+  /** It begins anew. Before the journal says so: who sends the new one must not be given what is left of the one before. */
+  restart(generation: number): void {
+    this.generation = generation;
+    this.advance(0);
+  }
+
+  /** So many bytes of that generation may be sent. */
+  reach(generation: number): number {
+    if (generation !== this.generation) return 0;
+    return this.sealed ? Infinity : this.durable;
   }
 
   advance(durable: number): void {
@@ -35,11 +47,11 @@ export class LiveFile {
     this.#wake();
   }
 
-  /** Resolves when more than `offset` bytes are durable, or the file is sealed. Throws Fault "aborted" when none come for `stallMs` or the pull has stopped. */
-  async beyond(offset: number, signal: AbortSignal): Promise<void> {
-    while (!this.sealed && this.durable <= offset) {
+  /** Resolves when more than `offset` bytes are durable, or the file is sealed. Throws Fault "aborted" when none come for `stallMs`, the pull has stopped, or it is of another generation. */
+  async beyond(offset: number, generation: number, signal: AbortSignal): Promise<void> {
+    while (this.reach(generation) <= offset) {
       if (signal.aborted) throw abortedFault(signal);
-      if (this.stopped) throw new Fault("aborted", "waits for more of the file");
+      if (this.stopped || generation !== this.generation) throw new Fault("aborted", "waits for more of the file");
       await new Promise<void>((resolve, reject) => {
         const done = () => {
           clearTimeout(timer);
@@ -66,8 +78,8 @@ export class LiveFile {
 export class LiveFiles {
   readonly #files = new Map<string, LiveFile>();
 
-  begin(version: string, durable: number): LiveFile {
-    const file = new LiveFile(durable);
+  begin(version: string, generation: number, durable: number): LiveFile {
+    const file = new LiveFile(generation, durable);
     this.#files.set(version, file);
     return file;
   }

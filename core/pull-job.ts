@@ -200,7 +200,6 @@ export class PullJob {
       );
       await this.#record({ durable: 0, generation: this.#version.generation + 1 });
     }
-    this.live.advance(0);
     this.transfer.offset = 0;
     await engine.journal.apply(() => engine.journal.run("UPDATE versions SET spooled = MAX(size, 1) WHERE id = ?", this.#version.id));
     return engine.spool.writer(this.#version.id, 0);
@@ -288,6 +287,7 @@ export class PullJob {
   async #record(state: { durable: number; generation: number }, mark?: Mark): Promise<void> {
     const { engine } = this;
     const { id } = this.#version;
+    if (state.generation !== this.live.generation) this.live.restart(state.generation);
     await engine.journal.commit(() => {
       engine.journal.run(
         "UPDATE versions SET durable = ?, generation = ?, spooled = MAX(size, 1) WHERE id = ?",

@@ -153,7 +153,7 @@ function waits({ queue }: Engine, version: VersionRow): boolean {
 async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal, read: () => void): Promise<void> {
   const { version } = work;
   const { queue, journal } = engine;
-  const live = engine.live.begin(version.id, version.store === "place" ? 0 : version.durable);
+  const live = engine.live.begin(version.id, version.generation, version.store === "place" ? 0 : version.durable);
   const source = lane.device.source;
   if (source === undefined) throw new Error(`${lane.name} is no source`);
   work.transfer = engine.transfers.begin(

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
@@ -201,6 +202,44 @@ for (const [of, doubtedBytes] of [
     assert.ok(out.files.get("long")?.bytes.equals(bytes));
     assert.ok(bench.events.some(({ what, message }) => what === "restarted" && message.includes("is not what it was")));
   });
+
+test("what was half here of a file that grew, is another by now, and is pulled anew, is not sent before that was begun: its target proves no content", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card", { chunk: 100_000 }), new FakeDevice("out", { target: { digests: [] } })];
+  const bytes = randomBytes(900_000);
+  card.put("log", bytes.subarray(0, 600_000), Date.UTC(2026, 4, 1));
+  out.attach(false);
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  card.before = (call) => {
+    if (call !== "read log 500000") return undefined;
+    throw new Fault("offline", "the cable");
+  };
+  await start();
+  const durable = () => bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions")?.durable ?? 0;
+  await until(bench, "half of it is durable", () => durable() === 500_000);
+  await bench.daemon.engine.journal.durable();
+  await bench.kill();
+  let go = (): void => undefined;
+  const held = new Promise<void>((resolve) => (go = resolve));
+  rot(copyIn(bench), 250_000);
+  card.put("log", bytes, Date.UTC(2026, 4, 2));
+  card.before = (call) => (call === "list" ? held : undefined);
+  await start();
+  const { live, spool } = bench.daemon.engine;
+  const writer = spool.writer.bind(spool);
+  spool.writer = async (version, offset) => {
+    if (offset === 0) {
+      out.attach(true);
+      await until(bench, "somebody wants to send it", () => (live.get(version)?.followers ?? 0) > 0);
+      // A file that is opened meanwhile is open by then.
+      for (let n = 0; n < 100; n++) await readFile(spool.pathOf(version));
+    }
+    return writer(version, offset);
+  };
+  go();
+  await until(bench, "it is delivered", () => bench.states("out")[0] === "done");
+  assert.ok(out.files.get("log")?.bytes.equals(bytes));
+});
 
 test("what was half here of a file that grew, and is another by now between its ends, is no beginning of it, after a start neither", async (t) => {
   const bench = new Bench(t);
