@@ -63,8 +63,9 @@ export class SyncRoute {
   /** "inbox:nas", as people name it in a command. */
   readonly name: string;
   state: SyncState = "waiting";
-  /** Why it is in this state, for a person. */
-  reason: string | undefined;
+  #reason: string | undefined;
+  /** The side that is waited for. */
+  #away: Lane | undefined;
   /** What cannot be done, or could not be seen: path → reason. */
   left: ReadonlyMap<string, string> = new Map();
   /** What is brought, but could not be synced where it was read, or was lost there since: path → reason. */
@@ -217,6 +218,11 @@ export class SyncRoute {
     return `another machine has its turn at ${this.there.name}, for ${seconds} s now; one that died is waited for about a minute`;
   }
 
+  /** Why it is in its state, for a person. Of a side that is away as it is now: when that was looked at first nobody knew, perhaps. */
+  get reason(): string | undefined {
+    return this.#away === undefined || this.#away.takes ? this.#reason : awayText(this.#away);
+  }
+
   /** What it leaves when nothing more can be done now, for a person; undefined: nothing. */
   get leftText(): string | undefined {
     if (this.state !== "even") return `${this.title}: ${this.reason ?? this.state}`;
@@ -304,9 +310,9 @@ export class SyncRoute {
   }
 
   async #round(stop: AbortSignal): Promise<void> {
-    const away = [this.here, this.there].find(({ takes }) => !takes);
-    if (away !== undefined) {
-      this.#now("waiting", `${away.name}: ${away.held?.reason ?? away.state.reason ?? "detached"}`);
+    this.#away = [this.here, this.there].find(({ takes }) => !takes);
+    if (this.#away !== undefined) {
+      this.#now("waiting", awayText(this.#away));
       return;
     }
     // What cannot be resumed is not broken off by a condition that is no longer met.
@@ -587,9 +593,9 @@ export class SyncRoute {
   }
 
   #now(state: SyncState, reason: string | undefined): void {
-    const news = state !== this.state || reason !== this.reason;
+    const news = state !== this.state || reason !== this.#reason;
     this.state = state;
-    this.reason = reason;
+    this.#reason = reason;
     if (news && (state === "stopped" || state === "refused"))
       this.engine.events.say("error", "sync-stopped", `${this.title}: ${reason ?? state}`, { route: this.name });
   }
@@ -607,6 +613,8 @@ export class SyncRoute {
     for (const [path, { message }] of stays) say(`is in ${path}, and cannot be moved to the trash: ${message}; look at it there`);
   }
 }
+
+const awayText = ({ name, held, state }: Lane) => `${name}: ${held?.reason ?? state.reason ?? "detached"}`;
 
 /** Where clients take turns each try names another directory. */
 const withoutNames = (why: string | undefined) => why?.replaceAll(/[0-9a-f]{12,}/g, "");

@@ -58,6 +58,13 @@ test("run --once ends with 3 where a route could not bring all of it, and says w
   await left(/finished, but box ⇒ nas: everything \(30 of 30\) would be removed at nas: /);
 });
 
+test("run --once says why a source is away also where that was not known when it was looked at first", async (t) => {
+  const { world } = new Two(t);
+  const [box, nas] = ["unplugged", "nas"].map((dir) => ({ type: "local", dir }));
+  const config = world.config({ devices: { box, nas }, routes: [{ from: "box", to: ["nas"], mode: "mirror" }] });
+  assert.match(await once(config, 3), /finished, but box ⇒ nas: box: .*unplugged does not exist; the lines above say why/);
+});
+
 test("run --once ends with 3 where a route is refused", async (t) => {
   const two = new Two(t);
   const { world } = two;
