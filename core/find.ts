@@ -475,7 +475,7 @@ export class Finder {
       const gone = engine.queue.goneOf(lane.name, entry);
       // One that is gone and was whole somewhere, as when one target had it before it grew: what comes may have grown from that.
       const last = before ?? gone.find(({ digest }) => digest !== null);
-      const base = last !== undefined && last.size > 0 && last.size <= entry.size ? last.id : null;
+      const base = this.#mayBegin(last?.id, entry);
       overwritten.push(...decideBehind(engine, lane.name, entry, base));
       const what = {
         store: this.#source.features.inPlace ? ("place" as const) : ("spool" as const),
@@ -516,6 +516,17 @@ export class Finder {
     }
     this.#unsettled.delete(entry.path);
     return added === 0 ? undefined : fresh ? "new" : "known";
+  }
+
+  /** The version that a file may have grown from: that one, or what it follows on where it was never whole and a listing showed it longer for a while (a file that is trimmed as it is closed). */
+  #mayBegin(last: string | undefined, { size }: FileEntry): string | null {
+    for (let id = last ?? null; id !== null;) {
+      const version = this.engine.queue.version(id);
+      if (version === undefined) break;
+      if (version.size <= size) return version.size > 0 ? version.id : null;
+      id = version.digest === null ? version.base : null;
+    }
+    return null;
   }
 
   /** The day in its path stays what it was at first, also once its source tells its time, or does not any more. */

@@ -1,9 +1,9 @@
 /**
- * What was whole once, of which the copy made room because its source had it still, and whose place there another file took before every target had it. Whether that grew from it
+ * What was whole once, of which no copy is here any more (it made room, as its source had it still), and whose place there another file took before every target had it. Whether that grew from it
  * is known at once where it is too short for that, else once it has been read; until then nothing is said, as most of what is longer grew.
  */
 import { type Engine, nameOf } from "./engine.js";
-import type { FileEntry } from "./plugin.js";
+import type { Digest, FileEntry } from "./plugin.js";
 import type { VersionRow } from "./rows.js";
 
 export interface Overwritten {
@@ -31,13 +31,20 @@ export function decideBehind(
   return wholeOnce.flatMap(({ id }) => queue.version(id) ?? []).flatMap((version) => decide(engine, version, "overwritten"));
 }
 
+/** Inside `apply`. What is whole now is what a listing showed as something shorter for a while: it is not lost. */
+export function foundAgain({ journal, queue }: Engine, { id, source, path, medium, size }: VersionRow, digest: Digest): void {
+  for (const gone of queue.goneOf(source, { path, medium }))
+    if (gone.id !== id && gone.size === size && gone.digest === digest)
+      journal.run("UPDATE deliveries SET fault = NULL WHERE version = ? AND fault IN ('superseded', 'overwritten')", gone.id);
+}
+
 export function sayOverwritten({ events }: Engine, overwritten: readonly Overwritten[]): void {
   for (const { version, targets } of overwritten) {
     const { source, path, size } = version;
     events.say(
       "error",
       "lost",
-      `${nameOf(version)}: another file took its place at ${source} before ${targets.join(", ")} had its ${size} bytes, and the copy of them here had made room`,
+      `${nameOf(version)}: another file took its place at ${source} before ${targets.join(", ")} had its ${size} bytes, of which no copy is here`,
       { device: source, path, fault: "overwritten" },
     );
   }

@@ -13,7 +13,7 @@ import { bufferFor } from "./fs.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import { isOtherNameOf } from "./names.js";
-import { decide, type Overwritten, sayOverwritten } from "./overwritten.js";
+import { decide, foundAgain, type Overwritten, sayOverwritten } from "./overwritten.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
 import { hasLeft, marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
 import { dayOf, undated } from "./route.js";
@@ -362,6 +362,7 @@ export class PullJob {
       // Of a digest of another kind nobody can say whether it grew.
       if (this.#base?.digest?.startsWith("sha256:") === true)
         overwritten = decide(engine, this.#base, this.#grew ? "grown" : "overwritten");
+      foundAgain(engine, this.#version, digest);
     });
     if (!this.#grew) sayOverwritten(engine, overwritten);
     const { source, path, medium } = this.#version;
@@ -434,9 +435,13 @@ export class PullJob {
    * What is begun of the version before, where it can go on, goes to its end: else a file that grows faster than it is sent would never arrive. So does what may have its name already, and only the answer
    * is missing: else this version would find the name taken.
    */
-  #keepsOn({ id, state, begun, target, marks }: DeliveryRow): boolean {
+  #keepsOn({ id, version, state, begun, target, marks }: DeliveryRow): boolean {
     const { queue, lanes } = this.engine;
-    const goesOn = lanes.get(target)?.device.target?.features.resume === true || marksIn(marks).publishing !== undefined;
+    // What is not whole here would be fetched for that, and has no room beside this one, perhaps.
+    const known = queue.version(version);
+    const isHere = known?.store !== "spool" || known.state === "sealed";
+    const resumes = isHere && lanes.get(target)?.device.target?.features.resume === true;
+    const goesOn = resumes || marksIn(marks).publishing !== undefined;
     return queue.pushing.has(id) ? state === "active" : begun > 0 && goesOn && ["wanting", "ready", "active"].includes(state);
   }
 

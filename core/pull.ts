@@ -13,7 +13,7 @@ import { decide, decideBehind, type Overwritten, sayOverwritten } from "./overwr
 import { PullJob } from "./pull-job.js";
 import { canSend, goesBefore, type VersionRow, type Wanted } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
-import { makeRoom, orTold } from "./space.js";
+import { grewFrom, makeRoom, orTold } from "./space.js";
 import type { Transfer } from "./transfers.js";
 import { workers } from "./workers.js";
 
@@ -273,15 +273,19 @@ async function settle(
       return;
     case "relist": {
       let overwritten: Overwritten[] = [];
+      // What came after it may have been found while this was read, and be whole here already.
+      const latest = () => queue.version(queue.latest(version.source, version)?.id ?? "");
+      const whole = latest();
+      const compared =
+        whole?.state === "sealed" && whole.spooled > 0 ? { id: whole.id, grew: await grewFrom(engine, whole, version) } : undefined;
       await journal.commit(() => {
         queue.gone(version, !isFault(error, "missing"));
         if (version.digest !== null && isFault(error, "changed")) {
           queue.supersede(version.id, reason);
-          // What came after it may have been found while this was read.
-          const later = queue.latest(version.source, version);
-          const found = later === undefined ? undefined : queue.version(later.id);
-          if (found !== undefined && found.found_ms > version.found_ms)
-            overwritten = decideBehind(engine, version.source, version, found.base);
+          const found = latest();
+          if (found === undefined || found.found_ms <= version.found_ms) return;
+          if (found.state !== "sealed") overwritten = decideBehind(engine, version.source, version, found.base);
+          else if (found.id === compared?.id) overwritten = decide(engine, version, compared.grew ? "grown" : "overwritten");
           return;
         }
         queue.drop(version.id, reason);

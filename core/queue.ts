@@ -722,17 +722,20 @@ export class Queue {
     if (row === undefined || this.pulling.has(version) || this.isAllHere(row)) return;
     this.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version);
     if (row.digest === null) this.drop(version, "superseded: the file changed before it was whole here");
-    else this.supersede(version, "superseded: the file changed, and the copy of what it was had made room");
+    else this.supersede(version, "superseded: the file changed, and no copy of what it was is here");
   }
 
-  /** Inside `apply`. Drops what was whole once, and has no copy left: whether it is lost tells what took its place at its source (`overwritten.ts`). */
+  /**
+   * Inside `apply`. Drops what was whole once, and has no copy left: whether it is lost tells what took its place at its source (`overwritten.ts`). Not for a target that had it before, or may have it
+   * under its name.
+   */
   supersede(version: string, reason: string): void {
+    const had = ({ replaces }: DeliveryRow) => replaces !== null && (JSON.parse(replaces) as StoredReceipt).version === version;
+    const open = this.deliveriesOf(version).filter(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
     this.drop(version, reason);
-    this.journal.run(
-      "UPDATE deliveries SET fault = 'superseded' WHERE version = ? AND state IN ('dropped', 'discard') AND reason = ?",
-      version,
-      reason,
-    );
+    for (const row of open)
+      if (row.size > 0 && !had(row) && marksIn(row.marks).publishing === undefined)
+        this.journal.run("UPDATE deliveries SET fault = 'superseded' WHERE id = ?", row.id);
   }
 
   /** Inside `apply`. What of this version goes where that delivery goes waits until it has ended. */

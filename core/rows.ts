@@ -128,13 +128,13 @@ export const sendable = "(v.state = 'sealed' OR v.store = 'through' OR (v.store 
 /** The words of the index of what is neither waiting nor done: without them SQLite does not use it. */
 export const elsewhere = "state IN ('active', 'parked', 'discard')";
 
-/** Of a delivery: its file has gone from the source before it was whole here, and nobody said yet that this is known. */
-export const hasGone = "state IN ('dropped', 'discard') AND fault = 'missing'";
+/** Of a delivery: its file has gone from the source before it was whole here, or was found to be another there, and nobody said yet that this is known. */
+export const hasGone = "state IN ('dropped', 'discard') AND fault IN ('missing', 'superseded')";
 
-/** The same, of what was whole once, whose copy had made room, and whose place at the source another content took: a later version of the path says nothing of it. */
+/** The same, of what was whole once, and whose place at the source another content took while no copy was here: a later version of the path says nothing of it. */
 export const isOverwritten = "state IN ('dropped', 'discard') AND fault = 'overwritten'";
 
-export const isLost = "state IN ('dropped', 'discard') AND fault IN ('missing', 'overwritten')";
+export const isLost = "state IN ('dropped', 'discard') AND fault IN ('missing', 'superseded', 'overwritten')";
 
 /** Of a version `v`: every required target has it, and nothing was done at its source yet. */
 export const isReleasable = `v.released IS NULL AND v.after <> 'keep'

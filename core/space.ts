@@ -193,7 +193,7 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
       if (why === "delivered" ? states.some((state) => stillWaits.includes(`'${state}'`)) : why === "waits" && states.includes("active"))
         return false;
       journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id);
-      if (why === "delivered" || now.state === "gone") return true;
+      if (now.state === "gone" || (why === "delivered" && now.state === "sealed")) return true;
       journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ?", version.id);
       queue.bytesStop(version.id);
       return true;
@@ -223,7 +223,7 @@ async function unwritten({ queue }: Engine, { id, path }: VersionRow, work: () =
  */
 export async function madeAnew(engine: Engine, version: VersionRow): Promise<boolean> {
   const { journal, queue, spool } = engine;
-  const { id, source, path, medium, size, digest, generation } = version;
+  const { id, source, path, medium, size, generation } = version;
   const now = queue.version(id);
   if (now?.generation !== generation || now.state === "gone") return false;
   const longer = journal.all<VersionRow>(
@@ -234,7 +234,7 @@ export async function madeAnew(engine: Engine, version: VersionRow): Promise<boo
     size,
   );
   for (const whole of longer) {
-    if (digest === null || size === 0 || !(await beginsWith(engine, whole, size, digest))) continue;
+    if (size === 0 || !(await grewFrom(engine, whole, version))) continue;
     try {
       await spool.replace(id, whole.id, size);
       if (!(await isWhole(engine, version))) return false;
@@ -281,6 +281,11 @@ async function beginsWith({ spool }: Engine, { id }: VersionRow, bytes: number, 
   const read = createReadStream(spool.pathOf(id), { highWaterMark: 2 ** 20, end: Math.max(bytes, 1) - 1 });
   const [found] = await digestsOf(read, ["sha256"]).catch(() => []);
   return found === digest;
+}
+
+/** Whether the copy here begins with all of a shorter version. */
+export async function grewFrom(engine: Engine, whole: VersionRow, { size, digest }: VersionRow): Promise<boolean> {
+  return digest !== null && size <= whole.size && (await beginsWith(engine, whole, size, digest));
 }
 
 /** Of what could not be used as it was here. */

@@ -79,7 +79,7 @@ test("what is read again as its copy here was damaged, and its target turns out 
   const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
   const hangs = (when: string) => (call: string) => (call === when ? new Promise<void>(() => undefined) : undefined);
   card.put("a.bin", randomBytes(600));
-  out.after = hangs("commit a.bin");
+  out.after = hangs("commit");
   await start();
   await until(bench, "it has its name", () => out.files.has("a.bin"));
   await bench.kill();
@@ -98,6 +98,9 @@ test("what is read again as its copy here was damaged, and its target turns out 
   await expire(bench.daemon.engine, never());
   assert.deepEqual(readdirSync(join(bench.dir, "spool")), []);
   assert.equal(bench.daemon.engine.spool.usedBytes, 0);
+  // Nor does the journal say that some of it is here.
+  const { durable } = bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions") ?? {};
+  assert.equal(durable, 0);
 });
 
 test("forgetting says that the copy stays; what can be had from its source again leaves by retention", async (t) => {

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test, type TestContext } from "node:test";
-import { forget } from "../../core/amend.js";
+import { forget, retry } from "../../core/amend.js";
+import { Fault } from "../../core/errors.js";
 import { lostIn } from "../../core/status.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
@@ -31,6 +32,22 @@ class Room {
     return this.bench.events.some((event) => event.what === what);
   }
 
+  get found(): number {
+    return this.bench.daemon.engine.journal.get<{ n: number }>("SELECT COUNT(*) AS n FROM versions WHERE path = 'log'")?.n ?? 0;
+  }
+
+  async listed(versions: number): Promise<void> {
+    this.list("card");
+    await until(this.bench, `${versions} versions`, () => this.found === versions);
+  }
+
+  async film(): Promise<void> {
+    const { bench, cam, out } = this;
+    cam.put("film", Buffer.alloc(5 * mb));
+    this.list("cam");
+    await until(bench, "it made room", () => this.has("given-up") && out.files.has("film"));
+  }
+
   lost(): string[] {
     return this.bench.events.filter(({ what }) => what === "lost").map(({ message }) => message);
   }
@@ -50,14 +67,12 @@ class Room {
 
   /** "log" came to one of two targets, and its copy here made room. */
   async begin(): Promise<void> {
-    const { bench, card, cam, out } = this;
+    const { bench, card, out } = this;
     await this.start();
     card.put("log", this.first);
     this.list("card");
     await until(bench, "one has it", () => out.files.has("log") && bench.states("away")[0] === "ready");
-    cam.put("film", Buffer.alloc(5 * mb));
-    this.list("cam");
-    await until(bench, "it made room", () => this.has("given-up") && out.files.has("film"));
+    await this.film();
   }
 }
 
@@ -71,7 +86,7 @@ test("another file that is shorter takes its place: that it is lost for the targ
   room.list("card");
   await until(bench, "it is said", () => room.has("lost"));
   assert.deepEqual(room.lost(), [
-    "card:log: another file took its place at card before away had its 4000000 bytes, and the copy of them here had made room",
+    "card:log: another file took its place at card before away had its 4000000 bytes, of which no copy is here",
   ]);
   away.attach(true);
   await until(bench, "the other one arrives", () => away.files.size > 0);
@@ -139,4 +154,114 @@ test("one that is too large for the spool takes its place: nobody reads it befor
   await until(bench, "the other one arrives", () => names(away).includes(8 * mb));
   const said = bench.events.filter(({ what, message }) => what === "changed" && message.includes("too many for the spool"));
   assert.deepEqual([said.length, room.lost(), room.told], [1, [], []]);
+});
+
+test("a listing shows it shorter, or longer, for a while, and then as it was, or trimmed: it is not lost", async (t) => {
+  const room = (then: (first: Buffer) => [Buffer, Buffer]) => ({ then, room: new Room(t) });
+  const grown = (first: Buffer) => Buffer.concat([first, Buffer.alloc(mb, 7)]);
+  for (const { then, room: it } of [
+    room((first) => [first.subarray(0, mb), first]),
+    room((first) => [grown(first), first]),
+    room((first) => [Buffer.concat([grown(first), Buffer.alloc(mb / 2)]), grown(first)]),
+  ]) {
+    const { bench, card, out, away } = it;
+    await it.begin();
+    out.attach(false);
+    const [meanwhile, last] = then(it.first);
+    card.put("log", meanwhile);
+    await it.listed(2);
+    card.put("log", last, Date.UTC(2026, 4, 2));
+    await it.listed(3);
+    out.attach(true);
+    away.attach(true);
+    await until(bench, "it arrives", () => names(away).includes(last.length));
+    assert.deepEqual(it.told, []);
+  }
+});
+
+test("an empty file that made room, and grew, is not lost", async (t) => {
+  const room = new Room(t);
+  const { bench, card, out, away } = room;
+  await room.start();
+  card.put("log", "");
+  room.list("card");
+  await until(bench, "it is here", () => out.files.has("log") && bench.states("away")[0] === "ready");
+  card.put("other", room.first);
+  room.list("card");
+  await until(bench, "both are here", () => out.files.has("other") && bench.states("away").every((state) => state === "ready"));
+  // Empty as it is it would be read again at once.
+  card.before = (call) => {
+    if (call !== "stat log" || !room.has("given-up")) return undefined;
+    card.before = () => undefined;
+    card.attach(false);
+    throw new Fault("offline", "taken out");
+  };
+  await room.film();
+  await until(bench, "the card is out", () => bench.daemon.engine.lanes.get("card")?.attached === false);
+  card.put("log", randomBytes(mb));
+  card.attach(true);
+  await room.listed(2);
+  away.attach(true);
+  await until(bench, "it arrives", () => names(away).includes(mb));
+  assert.deepEqual([room.lost(), room.told], [[], []]);
+});
+
+test("what a target had, and a person wants sent there again, is not lost for it", async (t) => {
+  const room = new Room(t);
+  const { bench, card, cam, out, away } = room;
+  await room.begin();
+  away.attach(true);
+  await until(bench, "both have it", () => away.files.has("log") && bench.states("away").every((state) => state === "done"));
+  cam.put("film2", Buffer.alloc(5.5 * mb));
+  room.list("cam");
+  await until(bench, "its copy here makes room", () => out.files.has("film2"));
+  card.attach(false);
+  const row = bench.daemon.engine.journal.get<{ id: string }>("SELECT id FROM deliveries WHERE source = 'card' AND target = 'away'");
+  await retry(bench.daemon.engine, row?.id, new AbortController().signal);
+  card.put("log", randomBytes(mb));
+  card.attach(true);
+  room.list("card");
+  await until(bench, "the other arrives", () => names(away).includes(mb));
+  assert.deepEqual([room.lost(), room.told], [[], []]);
+});
+
+test("it is found to be another as it is read again, and that one goes before it is listed: that is told", async (t) => {
+  const room = new Room(t);
+  const { bench, card, away } = room;
+  await room.begin();
+  card.before = (call) => {
+    if (call !== "read log 1000000") return undefined;
+    card.before = (next) => {
+      if (next === "list") card.files.delete("log");
+      return undefined;
+    };
+    card.put("log", randomBytes(mb));
+    return undefined;
+  };
+  away.attach(true);
+  await until(bench, "it is told", () => room.told.length > 0);
+  assert.deepEqual(room.told, ["log 4000000"]);
+});
+
+test("it grew, was found longer while it was read again, and that broke off: it does not wait for room that the longer one has", async (t) => {
+  const room = new Room(t);
+  const { bench, card, out, away } = room;
+  await room.begin();
+  card.before = (call) => {
+    if (call !== "read log 1000000") return undefined;
+    card.before = () => undefined;
+    card.put("log", Buffer.concat([room.first, randomBytes(mb)]), Date.UTC(2026, 4, 2));
+    room.list("card");
+    return until(bench, "it is found", () => room.found === 2).then(() => {
+      throw new Fault("transient", "a cable");
+    });
+  };
+  away.attach(true);
+  // Of the film, too.
+  await until(
+    bench,
+    "the longer one arrives",
+    () => names(away).includes(5 * mb) && names(out).filter((size) => size === 5 * mb).length === 2,
+  );
+  assert.deepEqual([room.lost(), room.told], [[], []]);
 });
