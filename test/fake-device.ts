@@ -354,7 +354,11 @@ export class FakeDevice {
         const partial = this.partials.get(upload.partialPath);
         // It was given its name before.
         if (partial === undefined && there?.size === upload.size && !unnamed)
-          return { path: upload.path, size: upload.size, proof: "size" };
+          return {
+            path: upload.path,
+            size: upload.size,
+            ...(there.digest === undefined ? { proof: "size" } : { digest: there.digest, proof: "digest" }),
+          };
         const { expect } = upload;
         const isOurs = ({ size, digest }: Extract<Expect, { kind: "replaces" }>) =>
           there?.size === size && (digest === undefined || there.digest === undefined || there.digest === digest);
