@@ -476,7 +476,7 @@ export class Finder {
       // One that is gone and was whole somewhere, as when one target had it before it grew: what comes may have grown from that.
       const last = before ?? gone.find(({ digest }) => digest !== null);
       const base = this.#mayBegin(last?.id, entry);
-      overwritten.push(...decideBehind(engine, lane.name, entry, base));
+      overwritten.push(...decideBehind(engine, gone, base));
       const what = {
         store: this.#source.features.inPlace ? ("place" as const) : ("spool" as const),
         after,

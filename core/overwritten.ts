@@ -3,8 +3,10 @@
  * is known at once where it is too short for that, else once it has been read; until then nothing is said, as most of what is longer grew.
  */
 import { type Engine, nameOf } from "./engine.js";
-import type { Digest, FileEntry } from "./plugin.js";
+import type { Digest } from "./plugin.js";
+import type { Queue } from "./queue.js";
 import type { VersionRow } from "./rows.js";
+import { grewFrom } from "./space.js";
 
 export interface Overwritten {
   readonly version: VersionRow;
@@ -18,17 +20,15 @@ export function decide({ journal, queue }: Engine, version: VersionRow, as: "ove
   return waited.length === 0 ? [] : [{ version, targets: waited.map(({ target }) => target) }];
 }
 
-/** Inside `apply`. Of one path: what the version that is there now, and follows on `base`, cannot have grown from. */
-export function decideBehind(
-  engine: Engine,
-  source: string,
-  entry: Pick<FileEntry, "path" | "medium">,
-  base: string | null,
-): Overwritten[] {
+/** Inside `apply`. Of what has gone of one path: what the version that is there now, and follows on `base`, cannot have grown from. */
+export function decideBehind(engine: Engine, gone: ReturnType<Queue["goneOf"]>, base: string | null): Overwritten[] {
   const { queue } = engine;
+  const wholeOnce = gone.filter(({ digest }) => digest !== null);
+  if (wholeOnce.length === 0) return [];
   const begins = new Set(queue.basesOf({ base }).map(({ id }) => id));
-  const wholeOnce = queue.goneOf(source, entry).filter(({ id, digest }) => digest !== null && !begins.has(id));
-  return wholeOnce.flatMap(({ id }) => queue.version(id) ?? []).flatMap((version) => decide(engine, version, "overwritten"));
+  return wholeOnce
+    .flatMap(({ id }) => (begins.has(id) ? [] : (queue.version(id) ?? [])))
+    .flatMap((version) => decide(engine, version, "overwritten"));
 }
 
 /** Inside `apply`. What is whole now is what a listing showed as something shorter for a while: it is not lost. */
@@ -36,6 +36,29 @@ export function foundAgain({ journal, queue }: Engine, { id, source, path, mediu
   for (const gone of queue.goneOf(source, { path, medium }))
     if (gone.id !== id && gone.size === size && gone.digest === digest)
       journal.run("UPDATE deliveries SET fault = NULL WHERE version = ? AND fault IN ('superseded', 'overwritten')", gone.id);
+}
+
+/**
+ * A version that was whole once is found to be another as it is read again: it is given up. What took its place may have been found meanwhile, and be whole here already. Status tells what is decided also
+ * where power goes before it is said.
+ */
+export async function becameAnother(engine: Engine, version: VersionRow, reason: string): Promise<void> {
+  const { journal, queue } = engine;
+  const latest = () => queue.version(queue.latest(version.source, version)?.id ?? "");
+  const whole = latest();
+  const isHere = whole?.state === "sealed" && whole.spooled > 0 && whole.found_ms > version.found_ms;
+  const compared = isHere
+    ? { id: whole.id, as: (await grewFrom(engine, whole, version)) ? ("grown" as const) : ("overwritten" as const) }
+    : undefined;
+  const decided = await journal.commit(() => {
+    queue.gone(version, true);
+    queue.supersede(version.id, reason);
+    const found = latest();
+    if (found === undefined || found.found_ms <= version.found_ms) return [];
+    if (found.state !== "sealed") return decideBehind(engine, queue.goneOf(version.source, version), found.base);
+    return found.id === compared?.id ? decide(engine, version, compared.as) : [];
+  });
+  if (compared?.as !== "grown") sayOverwritten(engine, decided);
 }
 
 export function sayOverwritten({ events }: Engine, overwritten: readonly Overwritten[]): void {

@@ -9,11 +9,11 @@ import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf, routeOf, targets } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
-import { decide, decideBehind, type Overwritten, sayOverwritten } from "./overwritten.js";
+import { becameAnother, decide, type Overwritten } from "./overwritten.js";
 import { PullJob } from "./pull-job.js";
 import { canSend, goesBefore, type VersionRow, type Wanted } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
-import { grewFrom, makeRoom, orTold } from "./space.js";
+import { makeRoom, orTold } from "./space.js";
 import type { Transfer } from "./transfers.js";
 import { workers } from "./workers.js";
 
@@ -271,32 +271,20 @@ async function settle(
       for (const delivery of waiting) await queue.park(delivery.id, action.do === "park" ? action.fault : facts.fault, reason);
       events.say("error", "parked", `${nameOf(version)}: set aside: ${reason}`, facts);
       return;
-    case "relist": {
-      let overwritten: Overwritten[] = [];
-      // What came after it may have been found while this was read, and be whole here already.
-      const latest = () => queue.version(queue.latest(version.source, version)?.id ?? "");
-      const whole = latest();
-      const compared =
-        whole?.state === "sealed" && whole.spooled > 0 ? { id: whole.id, grew: await grewFrom(engine, whole, version) } : undefined;
-      await journal.commit(() => {
-        queue.gone(version, !isFault(error, "missing"));
-        if (version.digest !== null && isFault(error, "changed")) {
-          queue.supersede(version.id, reason);
-          const found = latest();
-          if (found === undefined || found.found_ms <= version.found_ms) return;
-          if (found.state !== "sealed") overwritten = decideBehind(engine, version.source, version, found.base);
-          else if (found.id === compared?.id) overwritten = decide(engine, version, compared.grew ? "grown" : "overwritten");
-          return;
-        }
-        queue.drop(version.id, reason);
-        // What `status` tells of it; of the others the push has said it, or they have arrived.
-        journal.run(
-          "UPDATE deliveries SET fault = ? WHERE version = ? AND state IN ('dropped', 'discard') AND reason = ?",
-          facts.fault,
-          version.id,
-          reason,
-        );
-      });
+    case "relist":
+      if (version.digest !== null && isFault(error, "changed")) await becameAnother(engine, version, reason);
+      else
+        await journal.commit(() => {
+          queue.gone(version, !isFault(error, "missing"));
+          queue.drop(version.id, reason);
+          // What `status` tells of it; of the others the push has said it, or they have arrived.
+          journal.run(
+            "UPDATE deliveries SET fault = ? WHERE version = ? AND state IN ('dropped', 'discard') AND reason = ?",
+            facts.fault,
+            version.id,
+            reason,
+          );
+        });
       if (isFault(error, "missing")) {
         const setAside = async ({ id }: VersionRow) => {
           const kept = await engine.spool.setAside(id);
@@ -312,8 +300,6 @@ async function settle(
           facts,
         );
       } else events.say("warn", "changed", `${nameOf(version)}: ${reason}; it is looked at anew`, facts);
-      sayOverwritten(engine, overwritten);
       engine.relist$.next(version.source);
-    }
   }
 }
