@@ -31,7 +31,7 @@ export class Files {
   readonly #ways: Ways;
   readonly #publisher: Publisher;
   readonly #options: WebdavOptions;
-  /** Uploads whose last write broke off. */
+  /** Uploads whose last write broke off: the server may still be at work with what it was sent. */
   readonly #broken = new Set<string>();
   /** Uploads whose last write came to its end, or was ended by us or by a word of the server, and those that were looked at since: what is there of them is theirs. */
   readonly #known = new Set<string>();
@@ -117,8 +117,8 @@ export class Files {
         await this.#put(upload, what, signal, bodies?.next(upload.size - offset) ?? "", ranges ? offset : undefined);
         break;
       } catch (error) {
-        if (ranges) this.#broken.add(upload.id);
-        else if (statusOf(error) === undefined) this.#ways.doubt();
+        if (ranges || statusOf(error) === undefined) this.#broken.add(upload.id);
+        if (!ranges && statusOf(error) === undefined) this.#ways.doubt();
         if (ranges && bodies?.failed !== true && isFault(error, "transient") && (statusOf(error) ?? 500) >= 500)
           await this.#noteStuck(upload, offset);
         if (bodies?.failed === true || isOwnStop(signal) || (statusOf(error) !== undefined && !isUnanswered(error)))
@@ -302,11 +302,21 @@ export class Files {
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     const what = `cannot discard ${upload.partialPath}`;
-    this.#broken.delete(upload.id);
+    const at = this.#server.at(upload.partialPath);
+    const { clock } = this.#server;
     this.#stuck.delete(upload.id);
     this.#known.delete(upload.id);
     this.#proved.delete(upload.id);
-    await this.#server.delete(this.#server.at(upload.partialPath), what, signal);
+    await this.#server.delete(at, what, signal);
+    // `rclone serve webdav` keeps what a write that broke off had brought, and may do so only now; nobody would take that away.
+    const stillMs = this.#broken.has(upload.id) ? brokenStillMs : 0;
+    for (let sinceMs = clock.monotonicMs(); clock.monotonicMs() - sinceMs < stillMs;) {
+      await clock.sleep(lookMs, signal);
+      if ((await this.#server.look(at, signal, what)) === undefined) continue;
+      await this.#server.delete(at, what, signal);
+      sinceMs = clock.monotonicMs();
+    }
+    this.#broken.delete(upload.id);
     this.#wrong.delete(upload.id);
     await this.#ways.tidy(signal);
   }

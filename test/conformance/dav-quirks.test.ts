@@ -267,6 +267,32 @@ test("a refusal in the middle of a body, after which the connection is reset, is
   assert.ok((await fs.readFile(join(double.dir, "a.bin"))).equals(content));
 });
 
+test("what a write that broke off had brought, and the server puts there only after it was told to remove it, is removed too", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const it = upload("late.bin", bytes(200_000));
+  const partial = join(double.dir, it.partialPath);
+  let removals = 0;
+  double.instead = async (exchange) => {
+    const { method, path, request } = exchange;
+    if (path !== `/${it.partialPath}`) return false;
+    if (method === "PUT") return (request.resume(), true);
+    if (method === "DELETE" && ++removals === 1) {
+      double.say(exchange, 404);
+      await fs.writeFile(partial, bytes(100_000));
+      return true;
+    }
+    return false;
+  };
+  const cut = upload("late.bin", bytes(200_000), { id: it.id, read: short(bytes(200_000), 100_000) });
+  await expectFault(
+    target(device).write(cut, 0, calm(), () => undefined),
+    "transient",
+  );
+  await target(device).discard(it, calm());
+  assert.equal(removals, 2);
+  assert.deepEqual(await fs.readdir(double.dir), []);
+});
+
 test("a server that says that it is locked (423) only after it has had a large file is not sent it again at once", async (t) => {
   const { double, device } = await scene(t, plain);
   await send(target(device), upload("first.bin", bytes(100_000)));
