@@ -49,6 +49,8 @@ export class PullJob {
    * name (but see `Lane.keepsGrowing`).
    */
   #unvouched = false;
+  /** Why it is given up where what is here is not what was whole once. */
+  #otherwise: Fault | undefined;
   /** The digest of the first `base.size` bytes, once they have passed. */
   #atBase: Digest | undefined;
   /** How far `#digest` is. */
@@ -109,12 +111,14 @@ export class PullJob {
     try {
       await this.#copy(entry, writer);
       throwIfAborted(signal);
+      // What was whole here once, and is again, needs no word of its source, where another file may be by now.
+      const isProved = this.#version.digest === this.#digest.value();
       // A short file is recorded once, when it is sealed; the proof of a source that digests by itself may take minutes.
-      const short = this.#version.durable === 0 && this.#other === undefined;
+      const short = isProved || (this.#version.durable === 0 && this.#other === undefined);
       const kept = short ? undefined : this.#checkpoint(writer);
       kept?.catch(() => undefined);
       try {
-        await this.#prove(entry);
+        if (!isProved) await this.#prove(entry);
       } catch (error) {
         await kept;
         // All of it came: it may be gone when the source can be asked again.
@@ -129,23 +133,32 @@ export class PullJob {
     }
   }
 
-  /** The entry to open: as it is now, but no longer than this version. Undefined: it has gone after its last byte was read, so what is here is whole. */
+  /** The entry to open: as it is now, but no longer than this version. Undefined: it went, or was overwritten, after its last byte was read, so what is here is whole. */
   async #present(): Promise<FileEntry | undefined> {
-    const { store, durable, size, path, safest } = this.#version;
+    const { store, durable, size, path, safest, digest } = this.#version;
     const now = await this.source.stat(path, this.signal);
+    const isHere = store === "spool" && durable > 0 && durable === size;
     // What its source's own digest was against once is believed only with that.
-    if (now === undefined && store === "spool" && durable > 0 && durable === size && safest === 0) return undefined;
+    if (now === undefined && isHere && safest === 0) return undefined;
     this.#grown = now !== undefined && now.size > size;
-    return sameOrGrown(this.#version, now);
+    try {
+      return sameOrGrown(this.#version, now);
+    } catch (error) {
+      // What was whole here once is proved by what it was.
+      if (!isHere || digest?.startsWith("sha256:") !== true || !(isFault(error, "changed") || isFault(error, "missing"))) throw error;
+      this.#otherwise = error;
+      return undefined;
+    }
   }
 
   async #sealWhole(): Promise<void> {
-    const { id, size } = this.#version;
+    const { id, size, digest } = this.#version;
+    const fault = (what: string) => this.#otherwise ?? new Fault("missing", `it is no longer there, and what was here of it is ${what}`);
     const { handle } = await this.engine.spool.writer(id, size);
-    if (handle === undefined) throw new Fault("missing", "it is no longer there, and what was here of it is cut off");
+    if (handle === undefined) throw fault("cut off");
     try {
-      if (!(await this.#digestPrefix(handle, size)))
-        throw new Fault("missing", "it is no longer there, and what was here of it is damaged");
+      if (!(await this.#digestPrefix(handle, size))) throw fault("damaged");
+      if (digest?.startsWith("sha256:") === true && digest !== this.#digest.value()) throw fault("damaged");
     } finally {
       await handle.close();
     }

@@ -1,6 +1,7 @@
 /** What was whole here and made room, as its source had it still, and whose place there another file took before every target had it. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { rmSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { forget, retry } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
@@ -134,9 +135,13 @@ test("it takes its place while it is read again: found before that is noticed, o
       if (call !== "read log 1000000") return undefined;
       card.before = () => undefined;
       card.put("log", randomBytes(mb));
-      if (!seen) return undefined;
+      const fails = () => {
+        throw new Fault("changed", "another file is there now");
+      };
+      if (!seen) return fails();
       room.list("card");
-      return until(bench, "it is listed", () => bench.events.some(({ message }) => message === "card: 1 new file" && room.has("given-up")));
+      const isListed = () => bench.events.some(({ message }) => message === "card: 1 new file" && room.has("given-up"));
+      return until(bench, "it is listed", isListed).then(fails);
     };
     away.attach(true);
     await until(bench, "the other one arrives", () => names(away).includes(mb));
@@ -236,7 +241,7 @@ test("it is found to be another as it is read again, and that one goes before it
       return undefined;
     };
     card.put("log", randomBytes(mb));
-    return undefined;
+    throw new Fault("changed", "another file is there now");
   };
   away.attach(true);
   await until(bench, "it is told", () => room.told.length > 0);
@@ -264,4 +269,44 @@ test("it grew, was found longer while it was read again, and that broke off: it 
     () => names(away).includes(5 * mb) && names(out).filter((size) => size === 5 * mb).length === 2,
   );
   assert.deepEqual([room.lost(), room.told], [[], []]);
+});
+
+test("its place is taken once its last byte was read again: it is what it was, and arrives", async (t) => {
+  const room = new Room(t);
+  const { bench, card, away } = room;
+  await room.begin();
+  card.before = (call) => {
+    if (call === "read log 3000000") card.put("log", randomBytes(mb));
+    return undefined;
+  };
+  away.attach(true);
+  await until(bench, "it arrives", () => names(away).includes(4 * mb));
+  room.list("card");
+  await until(bench, "so does the other one", () => names(away).includes(mb));
+  assert.deepEqual([room.lost(), room.told], [[], []]);
+});
+
+test("its place is taken, and power goes, once all of it is here again, and that is not said of it yet: it arrives; what is damaged here by then is lost", async (t) => {
+  for (const damaged of [false, true]) {
+    const room = new Room(t);
+    const { bench, card, away } = room;
+    await room.begin();
+    away.before = (call) => (call.startsWith("write") ? new Promise(() => undefined) : undefined);
+    away.attach(true);
+    await until(bench, "it is here again", () => away.calls.some((call) => call.startsWith("write")));
+    const { journal, spool } = bench.daemon.engine;
+    const log = journal.get<{ id: string }>("SELECT id FROM versions WHERE path = 'log'") ?? assert.fail();
+    await journal.commit(() => {
+      journal.run("UPDATE versions SET state = 'found' WHERE id = ?", log.id);
+      journal.run("UPDATE deliveries SET state = 'wanting' WHERE version = ? AND target = 'away'", log.id);
+    });
+    rmSync(`${spool.pathOf(log.id)}.json`);
+    if (damaged) writeFileSync(spool.pathOf(log.id), randomBytes(4 * mb));
+    await bench.kill();
+    away.before = () => undefined;
+    card.put("log", randomBytes(mb));
+    await room.start();
+    await until(bench, "what is left arrives", () => names(away).length === (damaged ? 1 : 2) && (!damaged || room.has("lost")));
+    assert.deepEqual([names(away), room.lost().length], damaged ? [[mb], 1] : [[mb, 4 * mb], 0]);
+  }
 });
