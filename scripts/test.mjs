@@ -72,8 +72,8 @@ async function run(file) {
   }
   process.stdout.write(told.replaceAll(/^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) .*\n+/gm, ""));
   if (failing !== undefined) failures += `\n✖ ${file}\n${failing}`;
-  if (failed > 0 || (code === 0 && !hung)) return;
-  counts.fail += 1;
+  if (!hung && (failed > 0 || code === 0)) return;
+  if (failed === 0) counts.fail += 1;
   failures += `\n✖ ${file} ${hung ? `did not end within ${longestMs / 60_000} minutes` : `ended with ${signal ?? code}`}\n${waitsFor ?? ""}`;
 }
 
