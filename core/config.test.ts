@@ -194,7 +194,7 @@ test("a value beyond its bounds is said as it was written, with the bound in its
   "journal": { "keep": "20s" },
   "devices": {
     "in": { "type": "local", "dir": "x", "interval": "200ms", "budget": { "day": "0 MB" } },
-    "small": { "type": "webdav", "url": "https://h/", "chunkSize": "1 kB" },
+    "small": { "type": "webdav", "url": "https://h/", "chunkSize": "1 kB", "budget": "1 GB" },
     "large": { "type": "webdav", "url": "https://h/", "chunkSize": "6GiB" }
   },
   "routes": [
@@ -205,6 +205,7 @@ test("a value beyond its bounds is said as it was written, with the bound in its
       'c:2: journal.keep: expected at least 1d, got "20s"',
       'c:4: devices.in.interval: expected at least 1s, got "200ms"',
       'c:4: devices.in.budget.day: expected at least one byte, got "0 MB"',
+      'c:5: devices.small.budget: expected an object, as { "day": "500 MB" }, got "1 GB"',
       'c:5: devices.small.chunkSize: expected at least "1KiB", got "1 kB"',
       'c:6: devices.large.chunkSize: expected at most "5GiB", got "6GiB"',
       'c:9: routes[0].trashKeep: expected at least 1d, got "90min"',

@@ -61,12 +61,17 @@ export const deviceCommon = {
   maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this device is read or written with."))),
   budget: v.optional(
     v.pipe(
-      v.strictObject({
-        day: v.optional(v.pipe(size(), v.minValue(1, "at least one byte"), v.description("The most bytes that are sent to it in a day."))),
-        month: v.optional(
-          v.pipe(size(), v.minValue(1, "at least one byte"), v.description("The most bytes that are sent to it in a month.")),
-        ),
-      }),
+      v.strictObject(
+        {
+          day: v.optional(
+            v.pipe(size(), v.minValue(1, "at least one byte"), v.description("The most bytes that are sent to it in a day.")),
+          ),
+          month: v.optional(
+            v.pipe(size(), v.minValue(1, "at least one byte"), v.description("The most bytes that are sent to it in a month.")),
+          ),
+        },
+        'an object, as { "day": "500 MB" }',
+      ),
       v.check(({ day, month }) => day !== undefined || month !== undefined, '"day" or "month"'),
       v.description("The most that is sent to this target, counting what is sent again."),
     ),

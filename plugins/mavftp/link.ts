@@ -73,6 +73,10 @@ export class Link {
     });
   }
 
+  get isSerial(): boolean {
+    return this.#address.kind === "serial";
+  }
+
   /** Who we are on the wire. The system is 1 until the vehicle's own is known. */
   get systemId(): number {
     return this.#writer.systemId;

@@ -302,7 +302,8 @@ export class Peer {
       if (this.#link.bytes === 0 && this.presence$.value.reason === silence(place)) return silence(place);
       if (now - this.#link.openedMs < FIRST_LOOK_MS) return `waiting for a heartbeat on ${place}`;
       if (this.#link.bytes === 0) return silence(place);
-      if (this.#link.frames === 0) return `${place} receives bytes but no MAVLink: wrong baud rate, or not an autopilot`;
+      if (this.#link.frames === 0)
+        return `${place} receives bytes but no MAVLink: ${this.#link.isSerial ? "wrong baud rate, or not an autopilot" : "wrong port, or not an autopilot"}`;
       return `no heartbeat of ${systemId === undefined ? "an autopilot" : `system ${systemId}`} on ${place}, though it carries MAVLink`;
     }
     // Their files would be taken for each other's.

@@ -215,6 +215,18 @@ test("a port on which something else speaks", async (t) => {
   await device.until((p) => p.reason === `${path} receives bytes but no MAVLink: wrong baud rate, or not an autopilot`);
 });
 
+test("something else speaks on a connection: there is no baud rate", async (t) => {
+  const server = createServer((socket) => {
+    const timer = setInterval(() => socket.write(randomBytes(100)), 50);
+    socket.on("error", () => undefined).on("close", () => clearInterval(timer));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const { port } = server.address() as { port: number };
+  const device = makeDevice(t, { url: `tcpout://127.0.0.1:${port}` });
+  await device.until((p) => p.reason?.endsWith("receives bytes but no MAVLink: wrong port, or not an autopilot") === true);
+});
+
 test("a port on which nobody speaks", async (t) => {
   const path = await talker(t, () => undefined);
   const device = makeDevice(t, { url: `serial://${path}:57600` });
