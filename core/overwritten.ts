@@ -5,7 +5,7 @@
 import { type Engine, nameOf } from "./engine.js";
 import type { Digest } from "./plugin.js";
 import type { Queue } from "./queue.js";
-import type { VersionRow } from "./rows.js";
+import { isLost, type VersionRow } from "./rows.js";
 import { grewFrom } from "./space.js";
 
 export interface Overwritten {
@@ -13,11 +13,12 @@ export interface Overwritten {
   readonly targets: readonly string[];
 }
 
-/** Inside `apply`. What waited for this version is decided; empty: nothing waited, or it was decided before. */
+/** Inside `apply`. What waited for this version is decided; empty: nothing waited, or it was decided, or said to be lost, before. */
 export function decide({ journal, queue }: Engine, version: VersionRow, as: "overwritten" | "grown"): Overwritten[] {
-  const waited = queue.deliveriesOf(version.id).filter(({ fault }) => fault === "superseded");
+  const waited = queue.deliveriesOf(version.id).filter(({ fault }) => fault === "superseded" || fault === "missing");
   for (const { id } of waited) journal.run("UPDATE deliveries SET fault = ? WHERE id = ?", as === "grown" ? null : as, id);
-  return waited.length === 0 ? [] : [{ version, targets: waited.map(({ target }) => target) }];
+  const unsaid = waited.filter(({ fault }) => fault === "superseded");
+  return unsaid.length === 0 ? [] : [{ version, targets: unsaid.map(({ target }) => target) }];
 }
 
 /** Inside `apply`. Of what has gone of one path: what the version that is there now, and follows on `base`, cannot have grown from. */
@@ -31,11 +32,11 @@ export function decideBehind(engine: Engine, gone: ReturnType<Queue["goneOf"]>, 
     .flatMap((version) => decide(engine, version, "overwritten"));
 }
 
-/** Inside `apply`. What is whole now is what a listing showed as something shorter for a while: it is not lost. */
+/** Inside `apply`. What is whole now is what a listing showed as something shorter, or not at all, for a while: it is not lost. */
 export function foundAgain({ journal, queue }: Engine, { id, source, path, medium, size }: VersionRow, digest: Digest): void {
   for (const gone of queue.goneOf(source, { path, medium }))
     if (gone.id !== id && gone.size === size && gone.digest === digest)
-      journal.run("UPDATE deliveries SET fault = NULL WHERE version = ? AND fault IN ('superseded', 'overwritten')", gone.id);
+      journal.run(`UPDATE deliveries SET fault = NULL WHERE version = ? AND ${isLost}`, gone.id);
 }
 
 /**

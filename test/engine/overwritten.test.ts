@@ -248,6 +248,30 @@ test("it is found to be another as it is read again, and that one goes before it
   assert.deepEqual(room.told, ["log 4000000"]);
 });
 
+test("it goes as it is read again, and another takes its name later: it is lost once, and told until a person knows; what comes back, or grew from it, is not", async (t) => {
+  for (const back of ["", "as it was", "grown"]) {
+    const room = new Room(t);
+    const { bench, card, away } = room;
+    await room.begin();
+    card.before = (call) => {
+      if (call !== "read log 1000000") return undefined;
+      card.before = () => undefined;
+      card.files.delete("log");
+      throw new Fault("missing", "it is no longer there");
+    };
+    away.attach(true);
+    await until(bench, "it is told", () => room.told.length > 0);
+    const arrives = async (content: Buffer, found: string): Promise<void> => {
+      card.put("log", content, Date.parse(found));
+      room.list("card");
+      await until(bench, "it arrives", () => names(away).includes(content.length));
+    };
+    if (back !== "") await arrives(Buffer.concat([room.first, randomBytes(back === "grown" ? mb : 0)]), "2026-05-02");
+    await arrives(randomBytes(mb), "2026-05-03");
+    assert.deepEqual([room.lost().length, room.told], [1, back === "" ? ["log 4000000"] : []]);
+  }
+});
+
 test("it grew, was found longer while it was read again, and that broke off: it does not wait for room that the longer one has", async (t) => {
   const room = new Room(t);
   const { bench, card, out, away } = room;
