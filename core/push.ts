@@ -234,7 +234,10 @@ async function settle(
       const isRead = action.safest && version.store === "spool" && !(await isWhole(engine, version));
       await journal.commit(() => {
         journal.run("UPDATE deliveries SET restarts = restarts + 1 WHERE id = ?", delivery.id);
-        queue.setMarks(delivery.id, { ...queue.marksOf(delivery.id), restart: true });
+        const { publishing, elsewhere, ...marks } = queue.marksOf(delivery.id);
+        // What the target has of another content did not get the name; what has gone there may have.
+        const asked = isFault(cause, "mismatch") ? {} : { publishing, elsewhere };
+        queue.setMarks(delivery.id, { ...marks, ...asked, restart: true });
         if (isRead) journal.run("UPDATE versions SET safest = 1 WHERE id = ?", version.id);
       });
       if (isRead) await giveUp(engine, version, "lost");

@@ -17,11 +17,12 @@ class Room {
   readonly card = new FakeDevice("card", { chunk: mb });
   readonly cam = new FakeDevice("cam");
   readonly out = new FakeDevice("out");
-  readonly away = new FakeDevice("away");
+  readonly away: FakeDevice;
   readonly first = randomBytes(4 * mb);
 
-  constructor(t: TestContext) {
+  constructor(t: TestContext, away: ConstructorParameters<typeof FakeDevice>[1] = {}) {
     this.bench = new Bench(t);
+    this.away = new FakeDevice("away", away);
     this.away.attach(false);
   }
 
@@ -246,6 +247,26 @@ test("it is found to be another as it is read again, and that one goes before it
   away.attach(true);
   await until(bench, "it is told", () => room.told.length > 0);
   assert.deepEqual(room.told, ["log 4000000"]);
+});
+
+test("a target that was asked for the name says that it got another content: what has to be sent to it again, and is overwritten, is lost for it", async (t) => {
+  const room = new Room(t, { target: { resume: false } });
+  const { bench, card, cam, out, away } = room;
+  await room.begin();
+  away.before = (call) => {
+    if (call !== "commit log") return undefined;
+    away.attach(false);
+    throw new Fault("mismatch", "it has another digest");
+  };
+  away.attach(true);
+  await until(bench, "it is to be sent again", () => room.has("restarted"));
+  cam.put("film2", Buffer.alloc(5.5 * mb));
+  room.list("cam");
+  await until(bench, "its copy here makes room", () => out.files.has("film2"));
+  card.put("log", randomBytes(mb));
+  room.list("card");
+  await until(bench, "the other one arrives", () => [...out.files.values()].some(({ bytes }) => bytes.length === mb));
+  assert.deepEqual([room.lost().length, room.told], [1, ["log 4000000"]]);
 });
 
 test("it goes as it is read again, and another takes its name later: it is lost once, and told until a person knows; what comes back, or grew from it, is not", async (t) => {
