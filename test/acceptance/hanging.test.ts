@@ -20,6 +20,8 @@ const local = (dir: string, more = {}) => ({ type: "local", dir, interval: "1s",
 interface Hanging {
   readonly world: World;
   readonly hang: () => void;
+  /** With nothing under way there: who waits for what the driver has taken already cannot be killed by anybody. */
+  readonly hangAtRest: (program: Program) => Promise<void>;
   readonly goOn: () => void;
 }
 
@@ -44,7 +46,21 @@ function withHanging(t: TestContext): Hanging | undefined {
   symlinkSync(".", world.path("way"));
   driver = Number(stdout.trim());
   assert.ok(driver > 0, stdout);
-  return { world, hang: () => void signal("SIGSTOP"), goOn: () => void signal("SIGCONT") };
+  const hang = (): void => void signal("SIGSTOP");
+  const hangAtRest = async (program: Program): Promise<void> => {
+    program.signal("SIGSTOP");
+    await until("that the program stands still", () => statesOf(program.pid).every((state) => state === "T"));
+    await until("that the driver waits for something to do", () => statesOf(driver).every((state) => state === "S"));
+    hang();
+    program.signal("SIGCONT");
+  };
+  return { world, hang, hangAtRest, goOn: () => void signal("SIGCONT") };
+}
+
+/** Of its threads, as proc(5) tells them: "S" sleeps until something is asked of it, "D" waits for a disk, "T" is stopped. */
+function statesOf(pid: number): string[] {
+  const tasks = `/proc/${pid}/task`;
+  return readdirSync(tasks).map((task) => /\) (\S)/.exec(readFileSync(`${tasks}/${task}/stat`, "utf8"))?.[1] ?? "");
 }
 
 /** As it is started where it is installed. */
@@ -139,7 +155,7 @@ suite("a file system that hangs", { concurrency: true }, () => {
     });
     const program = new Program(["run", "--json", "--config", config], { env });
     await program.until(({ what }) => what === "delivered", "that it is delivered");
-    disk.hang();
+    await disk.hangAtRest(program);
     world.file("in/b", "content of b");
     await program.until(({ what, message }) => what === "detached" && message.startsWith("hung"), "that it is told");
     program.signal("SIGTERM");
