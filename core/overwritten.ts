@@ -5,7 +5,7 @@
 import { type Engine, nameOf } from "./engine.js";
 import type { Digest } from "./plugin.js";
 import type { Queue } from "./queue.js";
-import { type DeliveryRow, isLost, type VersionRow } from "./rows.js";
+import { type DeliveryRow, hasGone, isLost, type VersionRow } from "./rows.js";
 import { grewFrom } from "./space.js";
 
 export interface Overwritten {
@@ -14,10 +14,11 @@ export interface Overwritten {
 }
 
 /** Inside `apply`. What waited for this version is decided; empty: nothing waited, or it was decided, or said to be lost, before. */
-export function decide({ journal, queue }: Engine, version: VersionRow, as: "overwritten" | "grown"): Overwritten[] {
-  const gone = ({ state, fault }: DeliveryRow) =>
-    (state === "dropped" || state === "discard") && (fault === "superseded" || fault === "missing");
-  const waited = queue.deliveriesOf(version.id).filter(gone);
+export function decide({ journal }: Engine, version: VersionRow, as: "overwritten" | "grown"): Overwritten[] {
+  const waited = journal.all<Pick<DeliveryRow, "id" | "target" | "fault">>(
+    `SELECT id, target, fault FROM deliveries WHERE version = ? AND ${hasGone}`,
+    version.id,
+  );
   for (const { id } of waited) journal.run("UPDATE deliveries SET fault = ? WHERE id = ?", as === "grown" ? null : as, id);
   const unsaid = waited.filter(({ fault }) => fault === "superseded");
   return unsaid.length === 0 ? [] : [{ version, targets: unsaid.map(({ target }) => target) }];
