@@ -21,6 +21,7 @@ const asksFrom = 2 ** 20;
 const partStillMs = 200;
 const brokenStillMs = 1000;
 const lookMs = 100;
+const maxRemovals = 5;
 const mostStuck = 3;
 
 /** Nothing of it was kept: a write that broke off is still at work there. */
@@ -310,10 +311,17 @@ export class Files {
     await this.#server.delete(at, what, signal);
     // `rclone serve webdav` keeps what a write that broke off had brought, and may do so only now; nobody would take that away.
     const stillMs = this.#broken.has(upload.id) ? brokenStillMs : 0;
+    let removals = 1;
     for (let sinceMs = clock.monotonicMs(); clock.monotonicMs() - sinceMs < stillMs;) {
       await clock.sleep(lookMs, signal);
       if ((await this.#server.look(at, signal, what)) === undefined) continue;
+      if (removals === maxRemovals) {
+        // Said once: who begins anew takes the server's word, and a file is never held up by what stays of it.
+        this.#broken.delete(upload.id);
+        throw new Fault("transient", `${what}: the server says that it is removed, and has it still`);
+      }
       await this.#server.delete(at, what, signal);
+      removals += 1;
       sinceMs = clock.monotonicMs();
     }
     this.#broken.delete(upload.id);

@@ -293,6 +293,35 @@ test("what a write that broke off had brought, and the server puts there only af
   assert.deepEqual(await fs.readdir(double.dir), []);
 });
 
+test("a server that says that what broke off is removed, and has it still, is asked a few times, and holds nothing up", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const it = upload("stays.bin", bytes(200_000));
+  let removals = 0;
+  double.instead = async (exchange) => {
+    const { method, path, request } = exchange;
+    if (path !== `/${it.partialPath}`) return false;
+    if (method === "PUT") {
+      request.resume();
+      await fs.writeFile(join(double.dir, it.partialPath), bytes(100_000));
+      return true;
+    }
+    if (method !== "DELETE") return false;
+    removals += 1;
+    double.say(exchange, 204);
+    return true;
+  };
+  const cut = upload("stays.bin", bytes(200_000), { id: it.id, read: short(bytes(200_000), 100_000) });
+  await expectFault(
+    target(device).write(cut, 0, calm(), () => undefined),
+    "transient",
+  );
+  const discard = () => target(device).discard(it, calm());
+  assert.match(await expectFault(discard(), "transient"), /has it still/);
+  assert.equal(removals, 5);
+  await discard();
+  assert.equal(removals, 6);
+});
+
 test("a server that says that it is locked (423) only after it has had a large file is not sent it again at once", async (t) => {
   const { double, device } = await scene(t, plain);
   await send(target(device), upload("first.bin", bytes(100_000)));
