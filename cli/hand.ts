@@ -50,7 +50,9 @@ export async function lsCommand(at: string, options: HandOptions): Promise<numbe
     await ask({ command: "ls", path, recursive: options.recursive === true }, { signal, said });
     entries.sort((a, b) => (a.path < b.path ? -1 : 1));
     const width = Math.max(0, ...entries.map(({ kind, size }) => (kind === "directory" ? 1 : String(size).length)));
-    for (const entry of entries) write(entryText(entry, width, options.recursive === true));
+    // As it is typed: what is seen from the top of a flight controller is asked for from there.
+    const top = options.url !== undefined && at.startsWith("/") ? "/" : "";
+    for (const entry of entries) write(entryText({ ...entry, path: `${top}${entry.path}` }, width, options.recursive === true));
   });
   return 0;
 }

@@ -40,6 +40,10 @@ test("a flight controller: by URL without a configuration; through the daemon wh
     out: "-  -                     2026-05-01/\n-  -                     2026-05-02/",
     err: "",
   });
+  const whole = await filesync("ls", "-r", ...url, "/fs/microsd/log/2026-05-01");
+  const typed = whole.out.slice(whole.out.lastIndexOf(" ") + 1);
+  assert.equal(typed, "/fs/microsd/log/2026-05-01/10_00_00.ulg", "a path is said as it is typed");
+  assert.equal((await filesync("get", ...url, typed, "older.ulg")).code, 0);
   const way = "by plain reads: bursts not tried: where plain reads give more than 30 kB/s a PX4's are never faster";
   assert.deepEqual(await filesync("get", ...url, "latest", "l.ulg"), {
     code: 0,
