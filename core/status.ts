@@ -91,7 +91,7 @@ export interface Status {
     readonly left?: number;
     readonly unsynced?: number;
   }[];
-  /** Bytes: only on the source, whole here but not everywhere, delivered (once for each target). */
+  /** Bytes: only on the source (what is read in place, too, until every target has it), here in the spool but not everywhere, delivered (once for each target). */
   readonly bytes: { readonly onSource: number; readonly here: number; readonly delivered: number };
   readonly spool: { readonly used: number; readonly maxSize: number; readonly waiting?: string };
   /** Files that are seen at their sources and do not count as complete yet; 0 while no daemon runs. */
@@ -154,9 +154,10 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
   const open = ["state = 'wanting'", "state = 'ready'", `${elsewhere} AND state = 'active'`, `${elsewhere} AND state = 'parked'`]
     .map((where) => `SELECT version FROM deliveries WHERE ${where}`)
     .join(" UNION ALL ");
-  const sums = journal.get<{ source: number | null; here: number | null }>(
-    `SELECT SUM(CASE state WHEN 'found' THEN size - durable END) AS source,
-       SUM(CASE state WHEN 'found' THEN durable WHEN 'sealed' THEN size END) AS here FROM versions WHERE id IN (${open})`,
+  const sums = journal.get<{ source: number | null; pulled: number | null; here: number | null }>(
+    `SELECT SUM(CASE WHEN state = 'found' AND store = 'spool' THEN size - durable WHEN state <> 'gone' AND store <> 'spool' THEN size END) AS source,
+       SUM(CASE WHEN store = 'spool' AND state = 'found' THEN size - durable END) AS pulled,
+       SUM(CASE WHEN store <> 'spool' THEN 0 WHEN state = 'found' THEN durable WHEN state = 'sealed' THEN size END) AS here FROM versions WHERE id IN (${open})`,
   );
   const [onSource, here] = [sums?.source ?? 0, sums?.here ?? 0];
   const known = journal.get<{ bytes: number | null }>("SELECT SUM(size) AS bytes FROM deliveries WHERE state = 'done'");
@@ -206,7 +207,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
       onSource,
       here,
       delivered: done,
-      seconds: secondsLeft(engine, onSource, nowMs),
+      seconds: secondsLeft(engine, sums?.pulled ?? 0, nowMs),
       copies: engine.config.routes.length > 0 || delivered > 0,
       syncs,
     }),
@@ -214,7 +215,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
 }
 
 /** The slowest hop decides: each target gets all of its own. While nothing is sent nobody can know. */
-function secondsLeft({ journal, transfers }: Engine, onSource: number, nowMs: number): number | undefined {
+function secondsLeft({ journal, transfers }: Engine, toPull: number, nowMs: number): number | undefined {
   const hop = (kind: "pull" | "push", to?: string) => {
     const running = transfers.running.filter(({ facts }) => facts.kind === kind && (to === undefined || facts.to === to));
     return {
@@ -229,7 +230,7 @@ function secondsLeft({ journal, transfers }: Engine, onSource: number, nowMs: nu
   });
   if (pushes.length === 0) return undefined;
   const { rate } = hop("pull");
-  return Math.max(...pushes, rate > 0 ? onSource / rate : 0);
+  return Math.max(...pushes, rate > 0 ? toPull / rate : 0);
 }
 
 /** Of all files that are still to go to a target, from their first bytes on. */

@@ -54,7 +54,7 @@ test("a mistake in one target: the others get their files, its own wait for it, 
     const ready = program.events.find(({ what }) => what === "ready")?.message ?? "";
     assert.ok(ready.endsWith(`; ${first}`), ready);
     const { summary, configuration, devices } = await statusOf(config);
-    assert.equal(summary, `${first}; 0 B only on its source, 12 B here and not yet everywhere, 12 B delivered`);
+    assert.equal(summary, `${first}; 12 B only on its source, 0 B here and not yet everywhere, 12 B delivered`);
     assert.deepEqual(
       configuration?.mistakes.map(({ path }) => path),
       ["devices.c.colour"],
