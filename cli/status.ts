@@ -1,7 +1,7 @@
 /** `status`: asks the running daemon; without one, reads what its journal says. `--watch` draws it anew each second, in place on a terminal. */
 import { placeText } from "../core/config-problems.js";
 import { ControlError } from "../core/control.js";
-import { dateText } from "../core/route.js";
+import { lastRan, lastWords } from "../core/last.js";
 import { noDaemon, statusOf, syncText, type Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
 import { askOrDoWith, interruptible, whomToAsk, type Asked } from "./ask.js";
@@ -111,8 +111,14 @@ function leftOutText({ leftOut }: Status["devices"][number]): string {
 
 /** How a device was that is not looked at now; nothing where it was well. */
 function lastText({ last }: Status["devices"][number]): string {
-  if (last?.presence !== "detached") return "";
-  return `; when it last ran (${dateText(Date.parse(last.at))}) it was away: ${last.reason ?? "nobody knows why"}`;
+  const words = last === undefined ? [] : lastWords(last, "it");
+  return last === undefined || words.length === 0 ? "" : `; ${lastRan(last)} ${words.map(({ text }) => text).join("; ")}`;
+}
+
+function lastSyncText({ mode, last }: Status["syncs"][number]): string {
+  if (last === undefined || (last.state === "even" && last.troubles.length === 0)) return "";
+  const { state, reason, troubles } = last;
+  return `; ${lastRan(last)}: ${syncText({ route: "", mode, state, ...(reason === undefined ? {} : { reason }), changes: 0, troubles, left: troubles.length })}`;
 }
 
 /** Its device's own line says why nothing is sent. */
@@ -139,8 +145,9 @@ function statusText(status: Status): string {
       `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.unasked === true ? ", not asked yet" : ""}${device.safe === true ? ", may be pulled" : ""}${device.unused === undefined ? "" : `; not used: ${device.unused}`}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${leftOutText(device)}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
   for (const sync of status.syncs) {
-    const { route, mode, changes, troubles } = sync;
-    lines.push(`${route}  ${syncText(sync)}  (${mode}, ${changes} ${changes === 1 ? "change" : "changes"})`);
+    const { route, mode, changes } = sync;
+    const { troubles } = sync.last ?? sync;
+    lines.push(`${route}  ${syncText(sync)}${lastSyncText(sync)}  (${mode}, ${changes} ${changes === 1 ? "change" : "changes"})`);
     lines.push(...troubles.map(({ path, reason: why }) => `  ${path}: ${why}`));
   }
   if (status.configuration !== undefined) {

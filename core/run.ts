@@ -12,7 +12,7 @@ import { isFault } from "./errors.js";
 import { Finder } from "./find.js";
 import type { Installation } from "./installation.js";
 import { type Doubt, Journal } from "./journal.js";
-import { forgetLanes, noteLanes } from "./last.js";
+import { forgetLast, noteLast } from "./last.js";
 import type { Lane } from "./lane.js";
 import { beforeReroute, wake, watchGate, watchRoutes } from "./limits.js";
 import type { Service } from "./plugin.js";
@@ -158,7 +158,7 @@ export class Run {
         events.say("info", "trimmed", `${journal.trimmed} lines of receipts.jsonl were of files that are forgotten, and are taken out`);
       await dropInherited(run.engine, installation);
       await recover(run.engine, config.stateDir, journal.setAside.length > 0);
-      await journal.apply(() => forgetLanes(journal));
+      await journal.apply(() => forgetLast(journal));
       run.#start();
       return run;
     } catch (error) {
@@ -468,7 +468,7 @@ export class Run {
     await Promise.all(lives.flatMap(({ crew, rules }) => [crew.end(), rules.end()]));
     await this.#crew.end();
     await engine.journal
-      .apply(() => noteLanes(engine))
+      .apply(() => noteLast(engine))
       .catch((error: unknown) => {
         if (!engine.journal.failed) throw error;
       });

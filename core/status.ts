@@ -2,7 +2,7 @@
 import { namesIn, type Wrong } from "./config.js";
 import { placeText, wrongText, type ConfigProblem } from "./config-problems.js";
 import { type Engine, unlistedIn } from "./engine.js";
-import { lastSeen, type LastSeen } from "./last.js";
+import { lastRound, lastSeen, type LastRound, type LastSeen } from "./last.js";
 import { heldNow } from "./limits.js";
 import type { Journal } from "./journal.js";
 import { foreignText } from "./queue.js";
@@ -90,6 +90,8 @@ export interface Status {
     /** Of all of them, paths that are left as they are, and others that are brought, but could not be synced where they were read. */
     readonly left?: number;
     readonly unsynced?: number;
+    /** While no daemon runs: how the last one knew it. */
+    readonly last?: LastRound;
   }[];
   /** Bytes: only on the source (what is read in place, too, until every target has it), here in the spool but not everywhere, delivered (once for each target). */
   readonly bytes: { readonly onSource: number; readonly here: number; readonly delivered: number };
@@ -247,13 +249,15 @@ function openBytes(journal: Journal, target: string): number {
 /** Why nothing is known of a device or a route. */
 export const noDaemon = "no daemon runs";
 
-function syncsOf({ config, syncs }: Engine, ready: boolean): Status["syncs"] {
+function syncsOf(engine: Engine, ready: boolean): Status["syncs"] {
+  const { config, syncs } = engine;
   return config.syncs.map((sync) => {
     const [name, { mode }] = [nameOf(sync), sync];
     const route = syncs.get(name);
     if (route === undefined) {
       const reason = ready ? "one of its devices cannot be started as configured" : noDaemon;
-      return { route: name, mode, state: "unknown", reason, changes: 0, troubles: [] };
+      const last = ready ? undefined : lastRound(engine, name);
+      return { route: name, mode, state: "unknown", reason, changes: 0, troubles: [], ...(last === undefined ? {} : { last }) };
     }
     const { state, turnText, reason = turnText, done, evenMs, troubles, unsynced, left, pending, settling: young } = route;
     return {

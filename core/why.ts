@@ -8,7 +8,7 @@ import { type Engine, routeOf, type RouteLane } from "./engine.js";
 import { isFault } from "./errors.js";
 import { isArchived } from "./find.js";
 import type { Lane } from "./lane.js";
-import { lastAway } from "./last.js";
+import { lastRan, lastSeen, type LastWord, lastWords } from "./last.js";
 import { heldNow } from "./limits.js";
 import { namedBy, placeIn, unknown } from "./named.js";
 import type { FileEntry } from "./plugin.js";
@@ -55,7 +55,7 @@ export async function why(engine: Engine, what: string, running: boolean, signal
     .slice(0, most)
     .map(({ version, deliveries }) => whyKnown(engine, version, deliveries, running));
   const { device, path } = placeIn(engine, what);
-  const synced = whySynced(engine, device, path);
+  const synced = whySynced(engine, device, path, known.length > 0);
   if (known.length + synced.length > 0) return [...known, ...synced];
   if (path === "") throw unknown(engine, what);
   const sources = [...engine.routes.keys()].filter((name) => device === undefined || name === device);
@@ -84,7 +84,7 @@ async function whyUnseen(
   if (!running) {
     if (!asked) return undefined;
     reasons.push({ code: "unseen", text: `no listing of ${source} has seen it; no daemon runs, so ${source} cannot be asked now` });
-    reasons.push(...lastReasons(engine, source, "source"));
+    reasons.push(...lastReasons(engine, source, { away: "source-away", leftOut: "unseen" }));
   } else if (lane?.attached !== true) {
     if (!asked) return undefined;
     reasons.push({ code: "unseen", text: `no listing of ${source} has seen it` });
@@ -266,8 +266,10 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
       if (!running)
         return [
           ...reasons,
-          ...(foreign ? [] : lastReasons(engine, target, "target")),
-          ...(fromSource ? lastReasons(engine, version.source, "source") : []),
+          ...(foreign ? [] : lastReasons(engine, target, { away: "target-away", held: "held" })),
+          ...(fromSource
+            ? lastReasons(engine, version.source, { away: "source-away", full: state === "wanting" ? "spool-full" : undefined })
+            : []),
           { code: "no-daemon", text: 'waits for the daemon, which does not run: start it with "filesync run"' },
         ];
       if (!foreign) reasons.push(...awayReasons(engine, target, "target"));
@@ -386,10 +388,14 @@ function awayReasons(engine: Engine, name: string, role: "source" | "target"): R
   ];
 }
 
-/** While no daemon runs: what the last one knew. */
-function lastReasons(engine: Engine, name: string, role: "source" | "target"): Reason[] {
-  const text = lastAway(engine, name);
-  return text === undefined ? [] : [{ code: `${role}-away`, text }];
+/** While no daemon runs: what the last one knew of a device, with the code of each. */
+function lastReasons(engine: Engine, name: string, codes: Readonly<Partial<Record<LastWord["what"], string>>>): Reason[] {
+  const last = lastSeen(engine, name);
+  if (last === undefined) return [];
+  return lastWords(last, name).flatMap(({ what, text }) => {
+    const code = codes[what];
+    return code === undefined ? [] : [{ code, text: `${lastRan(last)}: ${text}` }];
+  });
 }
 
 function settlingReason(engine: Engine, source: string, path: string): Reason | undefined {

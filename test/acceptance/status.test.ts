@@ -266,6 +266,43 @@ test("what the last run learned of devices that were away is told after it, unti
   assert.equal((await said("status"))[3], "ground  unknown: no daemon runs  (ftp)", "after a kill nobody knows");
 });
 
+test("what kept a run from its work is told after it: a condition, a budget that is used up, a spool that is full, what was left out", async (t) => {
+  const world = new World(t);
+  for (const name of ["a.ulg", "b.ulg", "c.ulg"]) world.file(`in/${name}`, "x".repeat(3_000_000));
+  symlinkSync("a.ulg", world.path("in/link"));
+  for (const dir of ["never", "little"]) world.mkdir(dir);
+  const config = world.config({
+    devices: {
+      in: local("in", { inPlace: false, settle: "0s" }),
+      never: local("never", { when: { interface: ["none0"] } }),
+      little: local("little", { budget: { day: "4MB" } }),
+    },
+    routes: [{ from: "in", to: ["never", "little"] }],
+    spool: { maxSize: "7MB" },
+  });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
+  const said = async (...args: string[]) => masked((await runProgram([...args, "--config", config])).out, world.dir).split("\n");
+  const numbers = (line: string) => line.replace(/\d+ MB are free/, "N MB are free").replace(/begins in .*?(?= {2}[([]|$)/, "begins in T");
+  const full =
+    'in:a.ulg waits for space in the spool: 6 MB of 7 MB ("maxSize") are taken; N MB are free on its disk, where 1074 MB ("keepFree") stay free';
+  const none = 'none0 is not up, or without an address other than fe80::… ("interface")';
+  const used = "its budget of 4.0 MB a day is used up; the next begins in T";
+  assert.deepEqual((await said("status")).slice(2, 5).map(numbers), [
+    `in      unknown: no daemon runs; when it last ran (TIME) nothing more was read from it: ${full}; link was left out (a symbolic link)  (local)`,
+    `never   unknown: no daemon runs; when it last ran (TIME) nothing was sent to it: ${none}  (local)`,
+    `little  unknown: no daemon runs; when it last ran (TIME) nothing was sent to it: ${used}  (local)`,
+  ]);
+  const why = async (path: string) => (await said("why", path)).filter((line) => line.includes("last ran")).map(numbers);
+  const sent = [
+    `  → little: when it last ran (TIME): nothing was sent to little: ${used}  [ID]`,
+    `  → never: when it last ran (TIME): nothing was sent to never: ${none}  [ID]`,
+  ];
+  assert.deepEqual(await why("c.ulg"), sent);
+  const read = ["little", "never"].map((to) => `  → ${to}: when it last ran (TIME): nothing more was read from in: ${full}  [ID]`);
+  assert.deepEqual((await why("a.ulg")).sort(), [...sent, ...read].sort());
+  assert.deepEqual(await why("in:link"), ["  when it last ran (TIME): link was left out (a symbolic link)"]);
+});
+
 test("a file that is removed while its target is away is told before that is back; what is on a disk that is not mounted only waits", async (t) => {
   const world = new World(t);
   for (const name of ["plain/a", "plain/day/b", "plain/day/c"]) world.file(name, `content of ${name}`);

@@ -40,6 +40,11 @@ test("run --once ends with 3 where a route could not bring all of it, and says w
   const { world } = two;
   const config = two.config({ mode: "mirror", deletes: true });
   const left = async (message: RegExp) => assert.match(await once(config, 3), message);
+  // Which is told after it, too.
+  const told = async (message: RegExp, why: RegExp, path = "a1") => {
+    assert.match((await runProgram(["status", "--config", config])).out, message);
+    assert.match((await runProgram(["why", `box:${path}`, "--config", config])).out, why);
+  };
   for (let n = 1; n <= 30; n++) two.put(`box/a${n}`);
   renameSync(world.path("nas"), world.path("away"));
   await left(/finished, but box ⇒ nas: nas: .*nas does not exist; the lines above say why/);
@@ -50,12 +55,21 @@ test("run --once ends with 3 where a route could not bring all of it, and says w
   await once(config);
   symlinkSync("a1", world.path("box/link"));
   await left(/finished, but box ⇒ nas: 1 path is left as it is;/);
+  await told(
+    /\nbox:nas {2}no daemon runs; when it last ran \(.*\): all of it is there, but for 1 left as it is {2}\(mirror, 0 changes\)\n {2}box:link: /,
+    /when it last ran \(.*\), box ⇒ nas left it as it was: .*link/,
+    "link",
+  );
   // Whoever leaves it out knows of it.
   two.config({ mode: "mirror", deletes: true, exclude: ["link"] });
   await once(config);
   rmSync(world.path("box/link"));
   for (let n = 1; n <= 30; n++) rmSync(world.path(`box/a${n}`));
   await left(/finished, but box ⇒ nas: everything \(30 of 30\) would be removed at nas: /);
+  await told(
+    /\nbox:nas {2}no daemon runs; when it last ran \(.*\): stopped: everything \(30 of 30\) would be removed at nas: /,
+    /no daemon runs; when it last ran \(.*\), the route was stopped: everything/,
+  );
 });
 
 test("run --once says why a source is away also where that was not known when it was looked at first", async (t) => {
@@ -85,6 +99,14 @@ test("run --once ends with 3 where a route is refused", async (t) => {
     { devices: { weak: { type: "./weak.mjs", dir: "weak", ...own } } },
   );
   assert.match(await once(config, 3), /finished, but weak ↔ nas: weak may give a name that something has to something else/);
+  const why = async () => {
+    const { out, err } = await runProgram(["why", "a", "--config", config]);
+    return out + err;
+  };
+  // Nothing was removed, and nothing is in the trash.
+  const refused = /weak ↔ nas: when it last ran \(.*\), the route was refused: weak may give a name that something has/;
+  assert.match(await why(), refused);
+  assert.doesNotMatch(await why(), /trash/);
   // Nothing of it would be done.
   two.put("nas/a");
   const { code, out } = await runProgram(["plan", "--config", config]);
