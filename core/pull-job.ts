@@ -157,7 +157,11 @@ export class PullJob {
     const { handle } = await this.engine.spool.writer(id, size);
     if (handle === undefined) throw fault("cut off");
     try {
-      if (!(await this.#digestPrefix(handle, size))) throw fault("damaged");
+      const isWhole = await this.#digestPrefix(handle, size).catch((error: unknown) => {
+        // Another try may read it: it is set aside only after some.
+        throw codeOf(error) === "EIO" ? new Error(`${this.#unread(error)}; its source has it no more`, { cause: error }) : error;
+      });
+      if (!isWhole) throw fault("damaged");
       if (digest?.startsWith("sha256:") === true && digest !== this.#digest.value()) throw fault("damaged");
     } finally {
       await handle.close();
@@ -221,8 +225,11 @@ export class PullJob {
   /** The medium fails at what is here, and the source has all of it. */
   async #damaged(error: unknown, then: string): Promise<Fault> {
     await this.#record({ durable: 0, generation: this.#version.generation + 1 });
-    const { message } = faultOfErrno(error, `cannot read the spool file ${this.engine.spool.pathOf(this.#version.id)}`);
-    return new Fault("transient", `${message}; ${then}`, { cause: error });
+    return new Fault("transient", `${this.#unread(error)}; ${then}`, { cause: error });
+  }
+
+  #unread(error: unknown): string {
+    return faultOfErrno(error, `cannot read the spool file ${this.engine.spool.pathOf(this.#version.id)}`).message;
   }
 
   async #copy(entry: FileEntry, writer: SpoolWriter): Promise<void> {

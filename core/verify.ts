@@ -290,7 +290,9 @@ async function hereAndAtSource(engine: Engine, version: VersionRow, receipt: Sto
     await lane.host(signal, async (hosted) => {
       if (!lane.attached) await lookOnce(lane, hosted);
       const entry = await lane.device.source?.stat(version.path, hosted);
-      if (!lane.holds(version.medium)) throw new Fault("offline", `the medium ${version.medium} is not in`);
+      // A device answers before it tells that it is attached.
+      const isIn = version.medium === (entry?.medium ?? "") || lane.holds(version.medium);
+      if (!isIn) throw new Fault("offline", `the medium ${version.medium} is not in`);
       if (entry === undefined) result(lane.name, "left", version.released ?? "it is not at its source any more");
       else if (entry.size !== version.size || (version.modified_ms !== null && entry.modifiedMs !== version.modified_ms))
         result(lane.name, "left", "its source has another state of it by now: that is a file of its own");

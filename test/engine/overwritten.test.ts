@@ -67,6 +67,24 @@ class Room {
     await bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
   }
 
+  /** All of "log" came here again, and that is not said of it yet: where it is. */
+  async here(): Promise<string> {
+    const { bench, away } = this;
+    const isSent = (call: string) => call.startsWith("write");
+    away.before = (call) => (isSent(call) ? new Promise(() => undefined) : undefined);
+    away.attach(true);
+    await until(bench, "it is here again", () => away.calls.some(isSent));
+    away.before = () => undefined;
+    const { journal, spool } = bench.daemon.engine;
+    const log = journal.get<{ id: string }>("SELECT id FROM versions WHERE path = 'log'") ?? assert.fail();
+    await journal.commit(() => {
+      journal.run("UPDATE versions SET state = 'found' WHERE id = ?", log.id);
+      journal.run("UPDATE deliveries SET state = 'wanting' WHERE version = ? AND target = 'away'", log.id);
+    });
+    rmSync(`${spool.pathOf(log.id)}.json`);
+    return spool.pathOf(log.id);
+  }
+
   /** "log" came to one of two targets, and its copy here made room. */
   async begin(): Promise<void> {
     const { bench, card, out } = this;
@@ -336,22 +354,43 @@ test("its place is taken, and power goes, once all of it is here again, and that
     const room = new Room(t);
     const { bench, card, away } = room;
     await room.begin();
-    away.before = (call) => (call.startsWith("write") ? new Promise(() => undefined) : undefined);
-    away.attach(true);
-    await until(bench, "it is here again", () => away.calls.some((call) => call.startsWith("write")));
-    const { journal, spool } = bench.daemon.engine;
-    const log = journal.get<{ id: string }>("SELECT id FROM versions WHERE path = 'log'") ?? assert.fail();
-    await journal.commit(() => {
-      journal.run("UPDATE versions SET state = 'found' WHERE id = ?", log.id);
-      journal.run("UPDATE deliveries SET state = 'wanting' WHERE version = ? AND target = 'away'", log.id);
-    });
-    rmSync(`${spool.pathOf(log.id)}.json`);
-    if (damaged) writeFileSync(spool.pathOf(log.id), randomBytes(4 * mb));
+    const copy = await room.here();
+    if (damaged) writeFileSync(copy, randomBytes(4 * mb));
     await bench.kill();
-    away.before = () => undefined;
     card.put("log", randomBytes(mb));
     await room.start();
     await until(bench, "what is left arrives", () => names(away).length === (damaged ? 1 : 2) && (!damaged || room.has("lost")));
     assert.deepEqual([names(away), room.lost().length], damaged ? [[mb], 1] : [[mb, 4 * mb], 0]);
   }
+});
+
+test("its place is taken, and its copy here cannot be read for a while: that is told with the place, and it arrives once it can", async (t) => {
+  const room = new Room(t);
+  const { bench, card, away } = room;
+  await room.begin();
+  await room.here();
+  await bench.kill();
+  card.put("log", randomBytes(mb));
+  card.attach(false);
+  await room.start();
+  const { spool } = bench.daemon.engine;
+  const writer = spool.writer.bind(spool);
+  const failed = Object.assign(new Error("EIO: i/o error, read"), { code: "EIO", syscall: "read" });
+  let fails = true;
+  spool.writer = async (...which) => {
+    const opened = await writer(...which);
+    if (opened.handle !== undefined && fails) Object.assign(opened.handle, { read: () => Promise.reject(failed) });
+    return opened;
+  };
+  card.attach(true);
+  const told = () => bench.events.find(({ what, message }) => what === "again" && message.includes("spool"));
+  await until(bench, "that is told", () => told() !== undefined);
+  assert.match(
+    told()?.message ?? "",
+    /^card:log: cannot read the spool file .*\/spool\/[0-9a-f]{16}: .*; its source has it no more; again in /,
+  );
+  fails = false;
+  await retry(bench.daemon.engine, "card", new AbortController().signal);
+  await until(bench, "it arrives, and so does the other one", () => names(away).length === 2);
+  assert.deepEqual([names(away), room.lost()], [[mb, 4 * mb], []]);
 });

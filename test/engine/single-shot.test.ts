@@ -360,6 +360,17 @@ test("verify does not claim to have seen what nobody can look at", async (t) => 
   assert.match((said[0] as { text: string }).text, /nobody can look at what box holds/);
 });
 
+test("verify asks a source that answers, also where nobody has heard of it yet", async (t) => {
+  const it = world(t, new PostBox("box"));
+  await it.start();
+  await until(it.bench, "done", () => isDone(it));
+  it.card.presence$.next({ state: "detached", reason: "not looked at yet" });
+  const said: unknown[] = [];
+  await verify(it.bench.daemon.engine, undefined, exchangeFor({ said: (fact) => void said.push(fact) }));
+  const { at, verdict } = said.at(-1) as { at: string; verdict: string };
+  assert.deepEqual([at, verdict], ["card", "size"]);
+});
+
 test("in doubt, and given up by a person: nothing is sent", async (t) => {
   const box = new PostBox("box");
   const it = world(t, box);
