@@ -13,7 +13,7 @@ import type { Lane } from "./lane.js";
 import { notePassed } from "./passed.js";
 import type { FileEntry } from "./plugin.js";
 import { forgottenIn, setForgotten, sumOf, type Forgotten } from "./receipts.js";
-import { hasGone, isOverwritten, isReleasable, type VersionRow } from "./rows.js";
+import { hasGone, isFoundAgain, isOverwritten, isReleasable, type VersionRow } from "./rows.js";
 
 const dailyMs = 86_400_000;
 /** Rows of a transaction: the loop turns between two. */
@@ -32,7 +32,7 @@ const held = [
   // It was delivered lately, from the spool.
   `EXISTS (${delivery} AND d.done_ms >= ?1)`,
   // A person is told that it was lost, and said nothing to that.
-  `EXISTS (${delivery} AND ${hasGone}) AND NOT EXISTS (SELECT 1 FROM versions w WHERE ${laterOne})`,
+  `EXISTS (${delivery} AND ${hasGone}) AND NOT ${isFoundAgain}`,
   `EXISTS (${delivery} AND ${isOverwritten})`,
   // It says that an older one, which was lost, was found again.
   `EXISTS (SELECT 1 FROM versions u JOIN deliveries d ON d.version = u.id WHERE u.source = v.source AND u.path = v.path AND u.medium = v.medium

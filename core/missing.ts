@@ -116,7 +116,7 @@ export class Missing {
     const { journal, queue, events } = this.engine;
     const reason = "it has gone from its source before every target had it";
     const gone = await journal.commit(() => {
-      const open = queue.deliveriesOf(version.id).filter(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
+      const open = queue.openOf(version.id);
       const known = queue.version(version.id);
       // What a target may hold whole, and can prove, is its push's to decide.
       const isPushed = ({ state, begun }: DeliveryRow) =>

@@ -49,8 +49,8 @@ export class PullJob {
    * name (but see `Lane.keepsGrowing`).
    */
   #unvouched = false;
-  /** Why it is given up where what is here is not what was whole once. */
-  #otherwise: Fault | undefined;
+  /** What was whole once is here, as far as anybody can tell: it cannot be read. */
+  #unread: Error | undefined;
   /** The digest of the first `base.size` bytes, once they have passed. */
   #atBase: Digest | undefined;
   /** How far `#digest` is. */
@@ -80,12 +80,15 @@ export class PullJob {
 
   async run(): Promise<void> {
     const { engine } = this;
-    const entry = await this.#present();
-    if (this.#version.store === "place" && entry !== undefined) {
-      await this.#readInPlace(entry);
-      return;
+    if (await this.#isProvedHere()) await this.#seal();
+    else {
+      const entry = await this.#present();
+      if (this.#version.store === "place" && entry !== undefined) {
+        await this.#readInPlace(entry);
+        return;
+      }
+      await (entry === undefined ? this.#sealWhole() : this.#fetch(entry));
     }
-    await (entry === undefined ? this.#sealWhole() : this.#fetch(entry));
     if (this.#grew && this.#base !== undefined && this.#base.spooled > 0) await engine.spool.noteSuperseded(this.#base.id);
     for (const base of this.#bases) if (base.state === "gone" && base.spooled > 0) await giveUp(engine, base, "delivered");
   }
@@ -133,36 +136,60 @@ export class PullJob {
     }
   }
 
-  /** The entry to open: as it is now, but no longer than this version. Undefined: it went, or was overwritten, after its last byte was read, so what is here is whole. */
+  /** What was whole once, and is all here again, is proved by what it was: its source, where another file may be by now, is not asked. */
+  async #isProvedHere(): Promise<boolean> {
+    const { id, size, digest } = this.#version;
+    if (!this.#isHere || digest?.startsWith("sha256:") !== true) return false;
+    const { handle } = await this.engine.spool.writer(id, size);
+    if (handle === undefined) return false;
+    try {
+      if ((await this.#digestPrefix(handle, size)) && this.#digest.value() === digest) return true;
+    } catch (error) {
+      this.#unread = this.#unreadable(error);
+      if (this.#unread === undefined) throw error;
+    } finally {
+      await handle.close();
+    }
+    this.#forgetDigests();
+    return false;
+  }
+
+  /** Another try may read it: it is set aside only after some. */
+  #unreadable(error: unknown): Error | undefined {
+    return codeOf(error) === "EIO" ? new Error(`${this.#unreadText(error)}; its source has it no more`, { cause: error }) : undefined;
+  }
+
+  get #isHere(): boolean {
+    const { store, durable, size } = this.#version;
+    return store === "spool" && durable > 0 && durable === size;
+  }
+
+  /** The entry to open: as it is now, but no longer than this version. Undefined: it went after its last byte was read, so what is here is whole. */
   async #present(): Promise<FileEntry | undefined> {
-    const { store, durable, size, path, safest, digest } = this.#version;
+    const { size, path, safest } = this.#version;
     const now = await this.source.stat(path, this.signal);
-    const isHere = store === "spool" && durable > 0 && durable === size;
     // What its source's own digest was against once is believed only with that.
-    if (now === undefined && isHere && safest === 0) return undefined;
+    if (now === undefined && this.#isHere && safest === 0) return undefined;
     this.#grown = now !== undefined && now.size > size;
     try {
       return sameOrGrown(this.#version, now);
     } catch (error) {
-      // What was whole here once is proved by what it was.
-      if (!isHere || digest?.startsWith("sha256:") !== true || !(isFault(error, "changed") || isFault(error, "missing"))) throw error;
-      this.#otherwise = error;
-      return undefined;
+      throw this.#unread !== undefined && isFault(error, "changed", "missing") ? this.#unread : error;
     }
   }
 
   async #sealWhole(): Promise<void> {
+    if (this.#unread !== undefined) throw this.#unread;
     const { id, size, digest } = this.#version;
-    const fault = (what: string) => this.#otherwise ?? new Fault("missing", `it is no longer there, and what was here of it is ${what}`);
+    const fault = (what: string) => new Fault("missing", `it is no longer there, and what was here of it is ${what}`);
     const { handle } = await this.engine.spool.writer(id, size);
     if (handle === undefined) throw fault("cut off");
     try {
+      if (digest?.startsWith("sha256:") === true) throw fault("damaged");
       const isWhole = await this.#digestPrefix(handle, size).catch((error: unknown) => {
-        // Another try may read it: it is set aside only after some.
-        throw codeOf(error) === "EIO" ? new Error(`${this.#unread(error)}; its source has it no more`, { cause: error }) : error;
+        throw this.#unreadable(error) ?? error;
       });
       if (!isWhole) throw fault("damaged");
-      if (digest?.startsWith("sha256:") === true && digest !== this.#digest.value()) throw fault("damaged");
     } finally {
       await handle.close();
     }
@@ -225,10 +252,10 @@ export class PullJob {
   /** The medium fails at what is here, and the source has all of it. */
   async #damaged(error: unknown, then: string): Promise<Fault> {
     await this.#record({ durable: 0, generation: this.#version.generation + 1 });
-    return new Fault("transient", `${this.#unread(error)}; ${then}`, { cause: error });
+    return new Fault("transient", `${this.#unreadText(error)}; ${then}`, { cause: error });
   }
 
-  #unread(error: unknown): string {
+  #unreadText(error: unknown): string {
     return faultOfErrno(error, `cannot read the spool file ${this.engine.spool.pathOf(this.#version.id)}`).message;
   }
 
@@ -533,13 +560,17 @@ export class PullJob {
       this.#update(buffer.subarray(0, bytesRead), at);
       at += bytesRead;
       if (at !== mark?.at || this.#digest.value() === mark.digest) continue;
-      this.#digest = new Digester("sha256");
-      if (this.#other !== undefined) this.#other = new Digester(this.#other.kind);
-      this.#atBase = undefined;
-      this.#digested = 0;
+      this.#forgetDigests();
       return false;
     }
     return true;
+  }
+
+  #forgetDigests(): void {
+    this.#digest = new Digester("sha256");
+    if (this.#other !== undefined) this.#other = new Digester(this.#other.kind);
+    this.#atBase = undefined;
+    this.#digested = 0;
   }
 
   /** Whether the first 4 KiB, and the 4 KiB before `at`, are the same here and at the source. */

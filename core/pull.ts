@@ -11,7 +11,7 @@ import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { becameAnother, decide, type Overwritten } from "./overwritten.js";
 import { PullJob } from "./pull-job.js";
-import { canSend, goesBefore, type VersionRow, type Wanted } from "./rows.js";
+import { canSend, goesBefore, type VersionRow, type Wanted, wasBrought } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { makeRoom, orTold } from "./space.js";
 import type { Transfer } from "./transfers.js";
@@ -140,12 +140,14 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
 }
 
 /** Its beginning is being read, or is to be proved before that is known to be another: what that comes to is what this one goes on from. */
-function waits({ queue }: Engine, version: VersionRow): boolean {
+function waits({ queue, lanes }: Engine, version: VersionRow): boolean {
   if (version.base !== null && queue.pulling.has(version.base)) return true;
   const before = queue.comesBefore(version);
   if (before === undefined) return false;
   if (queue.pulling.has(before.id)) return true;
-  const isOpen = () => queue.deliveriesOf(before.id).some(({ state }) => ["wanting", "ready", "active"].includes(state));
+  // For a target that has left the configuration nobody reads it.
+  const isOpen = () =>
+    queue.deliveriesOf(before.id).some(({ state, target }) => lanes.has(target) && ["wanting", "ready", "active"].includes(state));
   return before.digest === null && queue.isAllHere(before) && isOpen();
 }
 
@@ -272,34 +274,47 @@ async function settle(
       events.say("error", "parked", `${nameOf(version)}: set aside: ${reason}`, facts);
       return;
     case "relist":
-      if (version.digest !== null && isFault(error, "changed")) await becameAnother(engine, version, reason);
-      else
-        await journal.commit(() => {
-          queue.gone(version, !isFault(error, "missing"));
-          queue.drop(version.id, reason);
-          // What `status` tells of it; of the others the push has said it, or they have arrived.
-          journal.run(
-            "UPDATE deliveries SET fault = ? WHERE version = ? AND state IN ('dropped', 'discard') AND reason = ?",
-            facts.fault,
-            version.id,
-            reason,
-          );
-        });
-      if (isFault(error, "missing")) {
-        const setAside = async ({ id }: VersionRow) => {
-          const kept = await engine.spool.setAside(id);
-          await journal.apply(() => journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", id));
-          return kept;
-        };
-        const half = queue.halfBefore(version);
-        const kept = (await setAside(version)) ?? (half === undefined ? undefined : await setAside(half));
-        events.say(
-          "error",
-          "lost",
-          `${nameOf(version)}: has gone from ${lane.name} before it was whole here (${version.durable} of ${version.size} bytes)${kept === undefined ? "" : `; what came of it is kept as ${kept}`}`,
-          facts,
-        );
-      } else events.say("warn", "changed", `${nameOf(version)}: ${reason}; it is looked at anew`, facts);
+      await giveUpPulled(engine, lane, version, error, facts);
       engine.relist$.next(version.source);
   }
+}
+
+/** Its source has it no more, or another, and not all of it came: it will never be whole. */
+async function giveUpPulled(
+  engine: Engine,
+  lane: Lane,
+  version: VersionRow,
+  error: unknown,
+  facts: { readonly device: string; readonly path: string; readonly fault: string },
+): Promise<void> {
+  const { queue, journal, events } = engine;
+  const reason = reasonOf(error);
+  let isBrought = false;
+  if (version.digest !== null && isFault(error, "changed")) await becameAnother(engine, version, reason);
+  else
+    await journal.commit(() => {
+      const open = queue.openOf(version.id);
+      queue.gone(version, !isFault(error, "missing"));
+      queue.drop(version.id, reason);
+      // What `status` tells of it; of the others the push has said it, or they have arrived.
+      const lost = open.filter((row) => !wasBrought(row));
+      for (const { id } of lost) journal.run("UPDATE deliveries SET fault = ? WHERE id = ?", facts.fault, id);
+      isBrought = open.length > 0 && lost.length === 0;
+    });
+  if (isBrought) events.say("warn", "changed", `${nameOf(version)}: ${reason}; it cannot be sent again`, facts);
+  else if (isFault(error, "missing")) {
+    const setAside = async ({ id }: VersionRow) => {
+      const kept = await engine.spool.setAside(id);
+      await journal.apply(() => journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", id));
+      return kept;
+    };
+    const half = queue.halfBefore(version);
+    const kept = (await setAside(version)) ?? (half === undefined ? undefined : await setAside(half));
+    events.say(
+      "error",
+      "lost",
+      `${nameOf(version)}: has gone from ${lane.name} before it was whole here (${version.durable} of ${version.size} bytes)${kept === undefined ? "" : `; what came of it is kept as ${kept}`}`,
+      facts,
+    );
+  } else events.say("warn", "changed", `${nameOf(version)}: ${reason}; it is looked at anew`, facts);
 }

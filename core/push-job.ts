@@ -6,6 +6,7 @@
  * durable before the name is given, `elsewhere` before the other one is, so that a rename whose answer was lost is recognised where no look at the
  * target proves content, and none is where no rename was ever asked for. A single shot has none of them (`single-shot.ts`).
  */
+import { forgottenReason } from "./amend.js";
 import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
@@ -360,8 +361,37 @@ export class PushJob {
     const { work } = this;
     const found = marksIn(work.delivery.marks).sending === undefined ? "unknown" : await this.#lookup();
     if (typeof found === "object") return this.#receipt(found);
-    await this.discardBegun();
-    return undefined;
+    const last = await this.#publishLast();
+    if (last === undefined) await this.discardBegun();
+    return last;
+  }
+
+  /** It has gone from its source, or is another there, and had no copy here: what the target holds may be the last one. Whole, it gets a name; undefined: it is not, or a person gave it up. */
+  async #publishLast(): Promise<StoredReceipt | undefined> {
+    const { target, version, work, signal, engine } = this;
+    const { features } = target;
+    const { begun, fault, marks, reason } = work.delivery;
+    const { publishing, restart } = marksIn(marks);
+    const digest = engine.queue.digestOf(version.id);
+    const isLast = publishing !== undefined || ["missing", "superseded", "overwritten", "changed"].includes(fault ?? "");
+    if (!isLast || reason === forgottenReason || version.state !== "gone" || digest === undefined) return undefined;
+    // Who is given its path may need that to give the name, too.
+    if (begun === 0 || restart === true || features.singleShot || features.needs === "sealedPath") return undefined;
+    this.#generation = begun - 1;
+    this.#digest = digest;
+    this.#sealed = true;
+    const upload = this.#upload(this.#path);
+    const held = await target.offset(upload, signal);
+    // Sent as it was read, it may be of another file: only what was proved here before it was to get its name needs no proof there.
+    const isProved = publishing === digest || (held === version.size && target.features.digests.length > 0);
+    if (isProved)
+      return this.#publishHeld(upload).catch((error: unknown) => {
+        if (isFault(error, "mismatch")) return undefined;
+        throw error;
+      });
+    // Power may have gone after it got its name.
+    const there = held === 0 ? await target.look?.(upload, signal) : undefined;
+    return there !== undefined && this.#isSame(there) ? this.#alreadyThere(upload, there) : undefined;
   }
 
   async #lookup(): Promise<Receipt | "absent" | "unknown"> {
@@ -555,10 +585,12 @@ export class PushJob {
     const marks: Marks = { ...this.#marks, ...(again === undefined ? {} : { again }), publishing: this.#digest ?? true, ...where };
     // Another name is one that somebody else may have given to this content, too.
     const proves = target.features.digests.length > 0 && target.look !== undefined && target.features.resume;
+    const { state } = this.work.delivery;
+    const isAsked = state === "discard" ? state : "active";
     const active =
       proves && where.elsewhere === undefined
-        ? engine.queue.isActive(id)
-        : (await engine.journal.commit(() => engine.queue.setMarks(id, marks, "active"))) > 0;
+        ? engine.queue.isIn(id, isAsked)
+        : (await engine.journal.commit(() => engine.queue.setMarks(id, marks, isAsked))) > 0;
     if (!active) throw new Fault("aborted", "is not to be sent any more");
     this.#elsewhere = nthOf(where.elsewhere);
   }

@@ -10,6 +10,7 @@ import { type Fault, isFault } from "./errors.js";
 import { makeRoom } from "./full-target.js";
 import type { Lane } from "./lane.js";
 import { decided, putOffHeld } from "./limits.js";
+import { becameAnother } from "./overwritten.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
 import {
@@ -279,10 +280,14 @@ async function giveUpVersion(
 ): Promise<void> {
   const now = engine.queue.version(version.id);
   if (now === undefined || (now.store === "spool" && now.state === "sealed")) return;
-  await engine.journal.commit(() => {
-    engine.queue.gone(version, facts.fault === "changed");
-    engine.queue.drop(version.id, reason);
-  });
-  if (facts.fault === "changed") engine.events.say("warn", "changed", `${what}: ${reason}; it is looked at anew`, facts);
+  const isAnother = facts.fault === "changed";
+  // What was whole once may be lost with that.
+  if (isAnother && now.digest?.startsWith("sha256:") === true) await becameAnother(engine, now, reason);
+  else
+    await engine.journal.commit(() => {
+      engine.queue.gone(version, isAnother);
+      engine.queue.drop(version.id, reason);
+    });
+  if (isAnother) engine.events.say("warn", "changed", `${what}: ${reason}; it is looked at anew`, facts);
   else engine.events.say("error", "lost", `${what}: ${reason}; this version cannot be sent any more`, facts);
 }

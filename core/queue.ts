@@ -31,6 +31,7 @@ import {
   type Latest,
   type VersionRow,
   type Wanted,
+  wasBrought,
 } from "./rows.js";
 import { fullSoonMs, fullTurns } from "./retry.js";
 import { isTooLarge, Rooms } from "./rooms.js";
@@ -184,9 +185,9 @@ export class Queue {
     return state === "active" && !this.pushing.has(id) ? "ready" : state;
   }
 
-  /** Claimed, and not withdrawn since. */
-  isActive(delivery: string): boolean {
-    return this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state = 'active'", delivery) !== undefined;
+  /** "active": claimed, and not withdrawn since. */
+  isIn(delivery: string, state: "active" | "discard"): boolean {
+    return this.journal.get(`SELECT 1 FROM deliveries WHERE id = ? AND state = '${state}'`, delivery) !== undefined;
   }
 
   marksOf(delivery: string): Marks {
@@ -209,6 +210,11 @@ export class Queue {
 
   deliveriesOf(version: string): DeliveryRow[] {
     return this.journal.all<DeliveryRow>("SELECT * FROM deliveries WHERE version = ?", version);
+  }
+
+  /** Those that may still be sent. */
+  openOf(version: string): DeliveryRow[] {
+    return this.deliveriesOf(version).filter(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
   }
 
   /** The version of a path on one medium that was found last and is not gone. */
@@ -730,11 +736,10 @@ export class Queue {
    * under its name.
    */
   supersede(version: string, reason: string): void {
-    const had = ({ replaces }: DeliveryRow) => replaces !== null && (JSON.parse(replaces) as StoredReceipt).version === version;
-    const open = this.deliveriesOf(version).filter(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
+    const open = this.openOf(version);
     this.drop(version, reason);
     for (const row of open)
-      if (row.size > 0 && !had(row) && marksIn(row.marks).publishing === undefined)
+      if (row.size > 0 && !wasBrought(row) && marksIn(row.marks).publishing === undefined)
         this.journal.run("UPDATE deliveries SET fault = 'superseded' WHERE id = ?", row.id);
   }
 

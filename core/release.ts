@@ -352,7 +352,7 @@ async function release(
       const other = `the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
       // What is there was never delivered: the next listing finds it. Targets that have not got this one yet get it from its copy here.
       const { queue } = engine;
-      const waits = queue.deliveriesOf(version.id).some(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
+      const waits = queue.openOf(version.id).length > 0;
       if (waits && version.state === "sealed" && version.spooled > 0) return new Other(`${leftItsPlace.gone}: ${other}`);
       // What was there before this one is not there either, though it may look the same.
       await engine.journal.commit(() => {

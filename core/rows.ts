@@ -99,6 +99,10 @@ export interface StoredReceipt extends Receipt {
   readonly found?: true;
 }
 
+/** It was brought there before, and a person wants it sent again. */
+export const wasBrought = ({ version, replaces }: Pick<DeliveryRow, "version" | "replaces">): boolean =>
+  replaces !== null && (JSON.parse(replaces) as StoredReceipt).version === version;
+
 /** Where it was brought, below the directory that the server gave. */
 export const placeOf = ({ path, archive }: StoredReceipt): string =>
   archive !== undefined && path.startsWith(`${archive}/`) ? path.slice(archive.length + 1) : path;
@@ -135,6 +139,10 @@ export const hasGone = "state IN ('dropped', 'discard') AND fault IN ('missing',
 export const isOverwritten = "state IN ('dropped', 'discard') AND fault = 'overwritten'";
 
 export const isLost = "state IN ('dropped', 'discard') AND fault IN ('missing', 'superseded', 'overwritten')";
+
+/** Of a version `v`: its path was found again, and is there, or came whole. */
+export const isFoundAgain = `EXISTS (SELECT 1 FROM versions w WHERE w.source = v.source AND w.path = v.path AND w.medium = v.medium AND w.found_ms > v.found_ms
+  AND (w.state <> 'gone' OR w.digest IS NOT NULL))`;
 
 /** Of a version `v`: every required target has it, and nothing was done at its source yet. */
 export const isReleasable = `v.released IS NULL AND v.after <> 'keep'

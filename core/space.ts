@@ -74,6 +74,8 @@ async function giveUpAll(
       if ((await giveUpBegun(engine, row)) && (await reserve())) return true;
       continue;
     }
+    // Since it was asked for this one, it was for others.
+    if (row.waits === 1 && going.length > 1 && !(await sourceHolds(engine, row, stop))) continue;
     if (!(await giveUp(engine, row, row.waits === 0 ? "delivered" : "waits"))) continue;
     if (row.waits === 1)
       engine.events.say(
@@ -190,6 +192,7 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
       if (now === undefined || now.spooled === 0 || now.generation !== version.generation) return false;
       // Its source was looked at a moment ago, and was acted on since, perhaps.
       if (why === "waits" && (now.released !== version.released || queue.leaving.isDoubted(version.id))) return false;
+      if (why === "waits" && now.state === "sealed" && queue.latest(now.source, now)?.id !== now.id) return false;
       if (why === "delivered" ? states.some((state) => stillWaits.includes(`'${state}'`)) : why === "waits" && states.includes("active"))
         return false;
       journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id);

@@ -11,7 +11,7 @@ import type { LeftOut } from "./find.js";
 import { durationText, sizeText } from "./text.js";
 import { nameOf, type SyncConfig } from "./sync/options.js";
 import type { SyncState } from "./sync/sync-route.js";
-import { elsewhere, hasGone, isOverwritten, receiptsIn, type StoredReceipt, type VersionRow } from "./rows.js";
+import { elsewhere, hasGone, isFoundAgain, isOverwritten, receiptsIn, type StoredReceipt, type VersionRow } from "./rows.js";
 
 export interface Status {
   readonly version: string;
@@ -343,8 +343,7 @@ export function lostIn(journal: Journal): Pick<VersionRow, "id" | "source" | "pa
   return journal.all(
     `SELECT id, source, path, size FROM versions v WHERE state = 'gone'
      AND (EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${isOverwritten})
-       OR EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${hasGone})
-       AND NOT EXISTS (SELECT 1 FROM versions w WHERE w.source = v.source AND w.path = v.path AND w.medium = v.medium AND w.found_ms > v.found_ms))
+       OR EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${hasGone}) AND NOT ${isFoundAgain})
      ORDER BY found_ms DESC LIMIT 1000`,
   );
 }

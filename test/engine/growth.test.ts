@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { otherName } from "../../core/names.js";
-import { Bench, FakeDevice, sha256, until } from "../fake-device.js";
+import { Bench, crc32, FakeDevice, sha256, until } from "../fake-device.js";
 
 const t0 = Date.UTC(2026, 4, 1);
 const middle = 12_000;
@@ -873,4 +873,28 @@ test("a file that grew, and that its source does not let be deleted, is compared
     engine.work$.next();
   }
   assert.equal(begun("open"), 1);
+});
+
+test("a file that grew does not wait for a shorter version that is all here, is not proved yet, and was for a target that has left the configuration", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { crc: crc32 });
+  const [old, fresh] = [new FakeDevice("old"), new FakeDevice("fresh")];
+  const rarely = { device: { intervalMs: 3_600_000 } };
+  const bytes = randomBytes(30_000);
+  card.put("log.bin", bytes.subarray(0, 20_000), t0);
+  card.before = (call) => {
+    if (!call.startsWith("digest")) return undefined;
+    card.attach(false);
+    throw new Fault("offline", "switched off");
+  };
+  old.attach(false);
+  await bench.start({ sources: [card], targets: [old] }, [{ from: "card", to: ["old"] }], rarely);
+  const { journal } = bench.daemon.engine;
+  const durable = () => journal.get<{ durable: number }>("SELECT durable FROM versions WHERE state = 'found'")?.durable;
+  await until(bench, "all is here", () => durable() === 20_000);
+  card.before = () => undefined;
+  await bench.reload({ sources: [card], targets: [fresh] }, [{ from: "card", to: ["fresh"] }], rarely);
+  card.put("log.bin", bytes, t0 + 60_000);
+  card.attach(true);
+  await until(bench, "the longer one arrives", () => fresh.files.get("log.bin")?.bytes.equals(bytes) === true);
 });

@@ -2,25 +2,29 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
+import { Readable } from "node:stream";
 import { test, type TestContext } from "node:test";
 import { forget, retry } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
+import type { Device } from "../../core/plugin.js";
 import { lostIn } from "../../core/status.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
 const mb = 10 ** 6;
+const ended = (bench: Bench) => bench.states("away").every((state) => state === "done" || state === "dropped");
 /** The card shows what it has when it is asked. */
 const rarely = { device: { intervalMs: 3_600_000 } };
 
 class Room {
   readonly bench: Bench;
-  readonly card = new FakeDevice("card", { chunk: mb });
+  readonly card: FakeDevice;
   readonly cam = new FakeDevice("cam");
   readonly out = new FakeDevice("out");
   readonly away: FakeDevice;
   readonly first = randomBytes(4 * mb);
 
-  constructor(t: TestContext, away: ConstructorParameters<typeof FakeDevice>[1] = {}) {
+  constructor(t: TestContext, away: ConstructorParameters<typeof FakeDevice>[1] = {}, card = new FakeDevice("card", { chunk: mb })) {
+    this.card = card;
     this.bench = new Bench(t);
     this.away = new FakeDevice("away", away);
     this.away.attach(false);
@@ -349,20 +353,29 @@ test("its place is taken once its last byte was read again: it is what it was, a
   assert.deepEqual([room.lost(), room.told], [[], []]);
 });
 
-test("its place is taken, and power goes, once all of it is here again, and that is not said of it yet: it arrives; what is damaged here by then is lost", async (t) => {
-  for (const damaged of [false, true]) {
-    const room = new Room(t);
-    const { bench, card, away } = room;
-    await room.begin();
-    const copy = await room.here();
-    if (damaged) writeFileSync(copy, randomBytes(4 * mb));
-    await bench.kill();
-    card.put("log", randomBytes(mb));
-    await room.start();
-    await until(bench, "what is left arrives", () => names(away).length === (damaged ? 1 : 2) && (!damaged || room.has("lost")));
-    assert.deepEqual([names(away), room.lost().length], damaged ? [[mb], 1] : [[mb, 4 * mb], 0]);
-  }
-});
+for (const [what, size] of [
+  ["shorter", mb],
+  ["as long, with the same time", 4 * mb],
+  ["longer", 5 * mb],
+] as const)
+  test(`its place is taken by one that is ${what}, and power goes, once all of it is here again, and that is not said of it yet: it arrives; what is damaged here by then is lost`, async (t) => {
+    for (const damaged of [false, true]) {
+      const room = new Room(t);
+      const { bench, card, away } = room;
+      await room.begin();
+      const copy = await room.here();
+      if (damaged) writeFileSync(copy, randomBytes(4 * mb));
+      await bench.kill();
+      const other = randomBytes(size);
+      card.put("log", other);
+      await room.start();
+      const has = (bytes: Buffer) => [...away.files.values()].some((file) => file.bytes.equals(bytes));
+      // One that nothing tells from what it was is not found beside it.
+      const arrives = size === 4 * mb && !damaged ? room.first : other;
+      await until(bench, "what is left arrives", () => has(arrives) && ended(bench) && (!damaged || size === 4 * mb || room.has("lost")));
+      assert.deepEqual([has(room.first), room.lost().length], damaged ? [false, 1] : [true, 0]);
+    }
+  });
 
 test("its place is taken, and its copy here cannot be read for a while: that is told with the place, and it arrives once it can", async (t) => {
   const room = new Room(t);
@@ -393,4 +406,252 @@ test("its place is taken, and its copy here cannot be read for a while: that is 
   await retry(bench.daemon.engine, "card", new AbortController().signal);
   await until(bench, "it arrives, and so does the other one", () => names(away).length === 2);
   assert.deepEqual([names(away), room.lost()], [[mb, 4 * mb], []]);
+});
+
+/** Its reading of "log" ends with a fault behind the last byte, once. */
+class Breaks extends FakeDevice {
+  breaks: (() => Fault) | undefined;
+
+  override device(role: "source" | "target"): Device {
+    const device = super.device(role);
+    const { source } = device;
+    if (source === undefined) return device;
+    const open: typeof source.open = async (entry, offset, signal) => {
+      const stream = await source.open(entry, offset, signal);
+      const { breaks } = this;
+      if (entry.path !== "log" || breaks === undefined) return stream;
+      this.breaks = undefined;
+      const bytes = async function* () {
+        for await (const chunk of stream) yield chunk as Buffer;
+        throw breaks();
+      };
+      return Readable.from(bytes(), { objectMode: false });
+    };
+    return { ...device, source: { ...source, open } };
+  }
+}
+
+test("it is read again, the cable breaks right behind its last byte, and a longer one takes its place before it is asked for again: it arrives", async (t) => {
+  const card = new Breaks("card", { chunk: mb });
+  const room = new Room(t, {}, card);
+  const { bench, away } = room;
+  await room.begin();
+  card.breaks = () => {
+    card.put("log", randomBytes(5 * mb));
+    return new Fault("transient", "a cable, instead of the answer");
+  };
+  away.attach(true);
+  await until(bench, "it broke, and arrives", () => room.has("again") && names(away).length > 0 && ended(bench));
+  room.list("card");
+  await until(bench, "so does the other one", () => names(away).includes(5 * mb));
+  assert.deepEqual([names(away), room.lost(), room.told], [[4 * mb, 5 * mb], [], []]);
+});
+
+test("its place is taken, and that is known, while other files are asked for that are to make room: its copy stays", async (t) => {
+  const room = new Room(t);
+  const { bench, card, cam, out, away } = room;
+  await room.start();
+  for (const path of ["log", "other"]) {
+    card.put(path, randomBytes(2.5 * mb));
+    room.list("card");
+    await until(bench, "one has it", () => out.files.has(path) && bench.states("away").every((state) => state === "ready"));
+  }
+  const { bytes } = out.files.get("log") ?? assert.fail();
+  card.before = (call) => {
+    if (call !== "stat other") return undefined;
+    card.before = () => undefined;
+    card.put("log", randomBytes(mb));
+    room.list("card");
+    return until(bench, "it is known", () => room.found === 2);
+  };
+  cam.put("film", Buffer.alloc(5.5 * mb));
+  room.list("cam");
+  await until(bench, "the film waits", () => room.found === 2 && room.has("spool-full"));
+  away.attach(true);
+  await until(bench, "all arrives", () => names(away).length === 3 && out.files.has("film"));
+  assert.ok([...away.files.values()].some((file) => file.bytes.equals(bytes)));
+  assert.deepEqual(room.lost(), []);
+});
+
+for (const size of [3, 5])
+  test(`what took its place is delivered, and has left the spool, before it is read again: that it is lost is told (of ${size} MB)`, async (t) => {
+    const room = new Room(t);
+    const { bench, card, away } = room;
+    await room.begin();
+    card.before = (call) => {
+      if (call !== "read log 1000000") return undefined;
+      card.before = () => undefined;
+      card.put("log", randomBytes(size * mb));
+      room.list("card");
+      return until(bench, "it is found", () => room.found === 2).then(() => {
+        throw new Fault("transient", "a cable");
+      });
+    };
+    away.attach(true);
+    await until(bench, "all has ended", () => names(away).includes(size * mb) && ended(bench) && room.has("lost"));
+    assert.deepEqual([room.lost().length, room.told], [1, ["log 4000000"]]);
+  });
+
+test("what a target had, and a person wants sent there again, has gone from its source, and another takes its name: it is not lost for it", async (t) => {
+  const room = new Room(t);
+  const { bench, card, cam, out, away } = room;
+  await room.begin();
+  away.attach(true);
+  await until(bench, "both have it", () => away.files.has("log") && bench.states("away")[0] === "done");
+  cam.put("film2", Buffer.alloc(5.5 * mb));
+  room.list("cam");
+  await until(bench, "its copy here makes room", () => out.files.has("film2"));
+  card.files.delete("log");
+  const row = bench.daemon.engine.journal.get<{ id: string }>("SELECT id FROM deliveries WHERE source = 'card' AND target = 'away'");
+  await retry(bench.daemon.engine, row?.id, new AbortController().signal);
+  await until(
+    bench,
+    "that is said",
+    () => bench.events.some(({ message }) => message.endsWith("; it cannot be sent again")) && ended(bench),
+  );
+  card.put("log", randomBytes(mb));
+  room.list("card");
+  await until(bench, "the other arrives", () => names(away).includes(mb));
+  assert.deepEqual([room.lost(), room.told], [[], []]);
+});
+
+test("what took its place has gone, too, before it was whole here: both are told", async (t) => {
+  for (const size of [1, 5]) {
+    const room = new Room(t);
+    const { bench, card, away } = room;
+    await room.begin();
+    if (size === 5) {
+      // It is found, and has gone as it is asked for.
+      card.put("log", randomBytes(size * mb));
+      card.before = (call) => {
+        if (call === "stat log") card.files.delete("log");
+        return undefined;
+      };
+      room.list("card");
+    } else
+      card.before = (call) => {
+        if (call !== "read log 1000000") return undefined;
+        card.before = () => undefined;
+        card.put("log", randomBytes(size * mb));
+        room.list("card");
+        return until(bench, "it is found", () => room.found === 2).then(() => {
+          card.files.delete("log");
+          throw new Fault("missing", "it is no longer there");
+        });
+      };
+    away.attach(true);
+    await until(bench, "all has ended", () => room.found === 2 && room.has("lost") && ended(bench));
+    assert.deepEqual(room.told.sort(), [`log ${size * mb}`, "log 4000000"].sort());
+  }
+});
+
+for (const [how, digests, killed] of [
+  ["overwritten", ["sha256"], false],
+  ["gone", ["sha256"], false],
+  ["overwritten", [], false],
+  ["overwritten", ["sha256"], true],
+  ["overwritten", [], true],
+] as const)
+  test(`the only target has all of it and goes before it has its name, the copy here makes room, and it is ${how} at its source: what is there is not taken away, it gets its name${digests.length === 0 ? ", by its size" : ""}${killed ? ", also when power goes right after that" : ""}`, async (t) => {
+    const room = new Room(t, { target: { digests } });
+    const { bench, card, cam, out, away } = room;
+    const routes = [
+      { from: "card", to: ["away"] },
+      { from: "cam", to: ["out"] },
+    ];
+    const start = () => bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
+    await start();
+    away.before = (call) => {
+      if (call !== "commit log") return undefined;
+      away.attach(false);
+      throw new Fault("offline", "the lid was closed");
+    };
+    away.attach(true);
+    card.put("log", room.first);
+    room.list("card");
+    await until(bench, "all is there", () => [...away.partials.values()].some(({ length }) => length === 4 * mb));
+    await room.film();
+    away.before = () => undefined;
+    if (how === "gone") card.files.delete("log");
+    else {
+      card.put("log", randomBytes(mb));
+      room.list("card");
+      await until(bench, "another is there", () => room.found === 2);
+    }
+    if (killed) {
+      away.after = (call) => (call === "commit" ? new Promise(() => undefined) : undefined);
+      away.attach(true);
+      await until(bench, "it has its name", () => [...away.files.values()].some(({ bytes }) => bytes.equals(room.first)));
+      await bench.kill();
+      away.after = () => undefined;
+      await start();
+    }
+    away.attach(true);
+    await until(bench, "all has ended", () => ended(bench) && away.files.size === (how === "gone" ? 1 : 2));
+    assert.deepEqual([[...away.files.values()].filter(({ bytes }) => bytes.equals(room.first)).length, away.partials.size], [1, 0]);
+    assert.deepEqual(room.told, []);
+  });
+
+test("of what grew nothing of its beginning gets a name for itself where its copy made room after it was sent whole", async (t) => {
+  const room = new Room(t);
+  const { bench, card, cam, out, away } = room;
+  const routes = [
+    { from: "card", to: ["away"] },
+    { from: "cam", to: ["out"] },
+  ];
+  await bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
+  away.before = (call) => {
+    if (call !== "commit log") return undefined;
+    away.attach(false);
+    throw new Fault("offline", "the lid was closed");
+  };
+  away.attach(true);
+  card.put("log", room.first);
+  room.list("card");
+  await until(bench, "all is there", () => [...away.partials.values()].some(({ length }) => length === 4 * mb));
+  await room.film();
+  away.before = () => undefined;
+  const grown = Buffer.concat([room.first, randomBytes(mb)]);
+  card.put("log", grown, Date.UTC(2026, 4, 2));
+  room.list("card");
+  await until(bench, "it is here", () => bench.events.some(({ what, message }) => what === "pulled" && message.includes("5000000")));
+  away.attach(true);
+  await until(bench, "it arrives", () => ended(bench) && names(away).includes(5 * mb));
+  assert.deepEqual([names(away), away.files.get("log")?.bytes.equals(grown), room.lost()], [[5 * mb], true, []]);
+});
+
+test("read where it lies, and another takes its place, or it is touched, before the second target has it: only the other one is a loss", async (t) => {
+  for (const [size, first] of [
+    [1, false],
+    [1, true],
+    [5, true],
+    [4, true],
+    ["touched", false],
+    ["touched", true],
+  ] as const) {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { inPlace: true });
+    const [out, away] = [new FakeDevice("out"), new FakeDevice("away")];
+    away.attach(false);
+    const bytes = randomBytes(4 * mb);
+    card.put("log", bytes);
+    await bench.start({ sources: [card], targets: [out, away] }, [{ from: "card", to: ["out", "away"] }], rarely);
+    await until(bench, "one has it", () => out.files.has("log"));
+    const other = size === "touched" ? bytes : randomBytes(size * mb);
+    const list = () => bench.daemon.engine.relist$.next("card");
+    const open = () => bench.states("out").every((state) => state === "done");
+    card.put("log", other, Date.UTC(2026, 4, 2));
+    // What took its place is found, and read, before or after that is noticed.
+    if (first) {
+      list();
+      await until(bench, "it is found, and there", () => bench.states("out").length === 2 && open());
+    }
+    away.attach(true);
+    const isIn = () => [...away.files.values()].some((file) => file.bytes.equals(other));
+    await until(bench, "what is there arrives", () => isIn() && bench.states("out").length === 2 && open() && ended(bench));
+    const said = () => bench.events.filter(({ what }) => what === "lost").length;
+    if (size !== "touched") await until(bench, "that is said", () => said() > 0);
+    const told = lostIn(bench.daemon.engine.journal).map(({ path, size }) => `${path} ${size}`);
+    assert.deepEqual([said(), told], size === "touched" ? [0, []] : [1, ["log 4000000"]], `${size} ${first}`);
+  }
 });

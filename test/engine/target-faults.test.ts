@@ -350,6 +350,7 @@ for (const [what, isNamed, content, needs] of [
     if (content === "another") card.put("a.bin", Buffer.alloc(first.length));
     out.attach(true);
     await delivered();
+    if (content === "another") await until(bench, "so is the other one", () => out.files.size === 2);
     assert.ok(out.files.get("a.bin")?.bytes.equals(first));
     assert.equal(out.files.size, content === "another" ? 2 : 1);
     assert.equal(out.partials.size, 0);
