@@ -19,7 +19,7 @@ import { Missing } from "./missing.js";
 import { decideBehind, type Overwritten, sayOverwritten } from "./overwritten.js";
 import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
-import { backAsItWas, goesBefore, hasLeft, type Latest, leftItsPlace, stampOf, type VersionRow } from "./rows.js";
+import { backAsItWas, goesBefore, hasLeft, keptUntilKey, type Latest, leftItsPlace, stampOf, type VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { dateText, dayOf, plausible, type PlannedDelivery, type Rules, undated, versionId, type AfterDelivery } from "./route.js";
 
@@ -318,7 +318,14 @@ export class Finder {
     if (timed.length > 0 || goneAgain.length > 0)
       await engine.journal.apply(() => {
         for (const id of goneAgain) engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", leftItsPlace.gone, id);
-        for (const { id, modifiedMs } of timed) engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);
+        for (const { id, modifiedMs } of timed) {
+          engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);
+          // It is the time of what is there now, which nothing told from another of its size until now.
+          engine.queue.leaving.doubt(id);
+          const due = engine.queue.releasable.get(id);
+          if (due !== undefined) engine.queue.releasable.set(id, { source: due.source, notBeforeMs: due.notBeforeMs });
+        }
+        if (timed.length > 0) engine.queue.leaving.noteDoubts();
       });
 
     const chosen = this.#choose(wanted, starts);
@@ -512,6 +519,7 @@ export class Finder {
         kept ? null : version.released,
         version.id,
       );
+      if (version.after === "keep") engine.journal.setMeta(keptUntilKey(lane.name), String(engine.clock.wallMs()));
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     }
     this.#unsettled.delete(entry.path);

@@ -38,6 +38,8 @@ const followedMs = 500;
 export class PullJob {
   /** At least one byte became durable that was not before. */
   progress = false;
+  /** All of it came before, not proved yet, and its source has another file by now. */
+  overwritten = false;
   #version: VersionRow;
   #digest = new Digester("sha256");
   #other: Digester | undefined;
@@ -174,6 +176,7 @@ export class PullJob {
     try {
       return sameOrGrown(this.#version, now);
     } catch (error) {
+      this.overwritten = this.#isHere && isFault(error, "changed");
       throw this.#unread !== undefined && isFault(error, "changed", "missing") ? this.#unread : error;
     }
   }
@@ -232,6 +235,7 @@ export class PullJob {
         await writer.close();
       }
       // Not what it was when it was found, and not that continued: another file has its name.
+      this.overwritten = !same && this.#isHere;
       if (!same && (this.#grown || entry.modifiedMs !== (this.#version.modified_ms ?? undefined))) throw anotherFile();
       engine.events.say(
         "warn",

@@ -183,7 +183,7 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal, 
       route: route?.rules.route.into,
     });
   } catch (error) {
-    await settle(engine, lane, version, error, job.progress, signal);
+    await settle(engine, lane, version, error, job, signal);
   } finally {
     engine.transfers.end(work.transfer);
     engine.live.end(version.id);
@@ -206,7 +206,7 @@ async function settle(
   lane: Lane,
   version: VersionRow,
   error: unknown,
-  progress: boolean,
+  { progress, overwritten }: PullJob,
   signal: AbortSignal,
 ): Promise<void> {
   const { queue, journal, events, clock } = engine;
@@ -274,7 +274,7 @@ async function settle(
       events.say("error", "parked", `${nameOf(version)}: set aside: ${reason}`, facts);
       return;
     case "relist":
-      await giveUpPulled(engine, lane, version, error, facts);
+      await giveUpPulled(engine, lane, version, error, overwritten && version.digest === null, facts);
       engine.relist$.next(version.source);
   }
 }
@@ -285,6 +285,8 @@ async function giveUpPulled(
   lane: Lane,
   version: VersionRow,
   error: unknown,
+  /** All of it had come, and nobody knows what it was. */
+  overwritten: boolean,
   facts: { readonly device: string; readonly path: string; readonly fault: string },
 ): Promise<void> {
   const { queue, journal, events } = engine;
@@ -298,23 +300,21 @@ async function giveUpPulled(
       queue.drop(version.id, reason);
       // What `status` tells of it; of the others the push has said it, or they have arrived.
       const lost = open.filter((row) => !wasBrought(row));
-      for (const { id } of lost) journal.run("UPDATE deliveries SET fault = ? WHERE id = ?", facts.fault, id);
+      for (const { id } of lost) journal.run("UPDATE deliveries SET fault = ? WHERE id = ?", overwritten ? "overwritten" : facts.fault, id);
       isBrought = open.length > 0 && lost.length === 0;
     });
   if (isBrought) events.say("warn", "changed", `${nameOf(version)}: ${reason}; it cannot be sent again`, facts);
-  else if (isFault(error, "missing")) {
+  else if (overwritten || isFault(error, "missing")) {
     const setAside = async ({ id }: VersionRow) => {
       const kept = await engine.spool.setAside(id);
       await journal.apply(() => journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", id));
       return kept;
     };
-    const half = queue.halfBefore(version);
+    const half = overwritten ? undefined : queue.halfBefore(version);
     const kept = (await setAside(version)) ?? (half === undefined ? undefined : await setAside(half));
-    events.say(
-      "error",
-      "lost",
-      `${nameOf(version)}: has gone from ${lane.name} before it was whole here (${version.durable} of ${version.size} bytes)${kept === undefined ? "" : `; what came of it is kept as ${kept}`}`,
-      facts,
-    );
+    const what = overwritten
+      ? `another file took its place at ${lane.name} after all of it came (${version.size} bytes), and before that was proved`
+      : `has gone from ${lane.name} before it was whole here (${version.durable} of ${version.size} bytes)`;
+    events.say("error", "lost", `${nameOf(version)}: ${what}${kept === undefined ? "" : `; what came of it is kept as ${kept}`}`, facts);
   } else events.say("warn", "changed", `${nameOf(version)}: ${reason}; it is looked at anew`, facts);
 }

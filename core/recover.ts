@@ -65,6 +65,12 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
       continue;
     }
     if (version !== undefined && version.spooled > 0) continue;
+    if (version !== undefined && sidecar !== undefined && isGrown(sidecar, version)) {
+      await journal.commit(() =>
+        journal.run("UPDATE versions SET durable = size, spooled = MAX(size, 1), digest = ? WHERE id = ?", sidecar.digest, id),
+      );
+      continue;
+    }
     // It was given up, and power went before that was done: what was whole here once may be all that there is. So may be what the journal does not know, and is not what it was.
     const wasWhole = version?.state === "found" && version.digest !== null ? version : news;
     await orTold(engine, id, async () => {
@@ -218,6 +224,11 @@ function isNews({ generation, digest }: Sidecar, known: VersionRow | undefined):
   if (known === undefined) return true;
   if (generation !== known.generation) return generation > known.generation && known.state !== "gone";
   return known.state === "found" && known.base === null && (known.digest ?? digest) === digest;
+}
+
+/** The same of one that grew: its pull proves it by that digest, without its source. */
+function isGrown({ generation, digest }: Sidecar, known: VersionRow): boolean {
+  return known.state === "found" && known.base !== null && known.generation === generation && (known.digest ?? digest) === digest;
 }
 
 /** A sealed spool file of which the journal does not know that it is one, or nothing at all. True when it is whole and was put back into the queue. */

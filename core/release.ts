@@ -17,7 +17,8 @@ import { folded, type Folding } from "./folded.js";
 import { isConsidered, unreadAt } from "./considered.js";
 import { heldNow } from "./limits.js";
 import type { Lane } from "./lane.js";
-import type { Digest } from "./plugin.js";
+import { temporaryName } from "./fs.js";
+import type { Digest, Tree } from "./plugin.js";
 import { otherName } from "./names.js";
 import { parentOf } from "./paths.js";
 import { digestAtSource } from "./read-again.js";
@@ -26,6 +27,7 @@ import {
   type DeliveryRow,
   hasLeft,
   leftItsPlace,
+  keptUntilKey,
   olderKey,
   receiptsIn,
   stampOf,
@@ -34,6 +36,7 @@ import {
 } from "./rows.js";
 import { reasonOf, toldFailed } from "./retry.js";
 import { durationText } from "./text.js";
+import { missedAt } from "./verify.js";
 import { workers } from "./workers.js";
 
 /** Housekeeping wakes every minute: not much later than this. */
@@ -314,26 +317,44 @@ async function spelledOtherwise({ device: { tree }, config, name }: Lane, signal
 
 const archiveOf = ({ archiveDir = "archive" }: Lane["config"]): string => archiveDir;
 
+/** Somebody else, it seemed, had brought there what was to be sent: what is made in the one directory is seen in the other. */
+async function isOnePlace(tree: Tree, dir: string, other: Tree, otherDir: string, signal: AbortSignal): Promise<boolean> {
+  const name = temporaryName();
+  const at = (of: string) => (of === "" ? name : `${of}/${name}`);
+  await tree.makeNew(at(dir), signal);
+  try {
+    return (await other.stat(at(otherDir), signal)) !== undefined;
+  } finally {
+    await tree.rmdir(at(dir), signal);
+  }
+}
+
 /** Does what the route says; one line on what was done, or why nothing ever will be. `acts` is called before that. Throws the source's Fault. */
 async function release(
   engine: Engine,
   lane: Lane,
-  version: VersionRow,
+  found: VersionRow,
   signal: AbortSignal,
   expectArchive: (signal: AbortSignal) => Promise<void>,
   acts: () => void,
 ): Promise<string | Kept | Other> {
   // What is at its place by now is found, and acted on, by itself, whatever it looks like.
-  if (version.state === "gone") return leftItsPlace.gone;
-  if (engine.queue.latest(lane.name, version)?.id !== version.id) return another;
+  if (found.state === "gone") return leftItsPlace.gone;
+  if (engine.queue.latest(lane.name, found)?.id !== found.id) return another;
   const tree = lane.device.tree;
-  const entry = { kind: "file" as const, path: version.path, ...stampOf(version) };
-  const asks = (route: RouteLane) => {
-    const { rules } = route;
-    return rules.route.afterDelivery !== "keep" && rules.mayTake(entry, engine.finders.get(lane.name)?.startOf(route) ?? -Infinity);
+  const entry = { kind: "file" as const, path: found.path, ...stampOf(found) };
+  const startOf = (route: RouteLane) => engine.finders.get(lane.name)?.startOf(route) ?? -Infinity;
+  const takes = (engine.routes.get(lane.name) ?? [])
+    .filter((route) => route.rules.mayTake(entry, startOf(route)))
+    .map(({ rules }) => rules.route);
+  const asking = takes.filter(({ afterDelivery }) => afterDelivery !== "keep");
+  if (asking.length === 0) return `kept: no route asks for it to be ${found.after === "delete" ? "deleted" : "archived"} any more`;
+  // What no listing takes any more, as it is too old, or others are newer, was noted under other rules, perhaps.
+  const version: VersionRow = {
+    ...found,
+    after: asking.some(({ afterDelivery }) => afterDelivery === "delete") ? found.after : "archive",
+    trust_size: takes.every(({ trustSize }) => trustSize) ? found.trust_size : 0,
   };
-  const asked = (engine.routes.get(lane.name) ?? []).some(asks);
-  if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;
   if (tree === undefined) return new Kept(`kept: nothing can be changed on ${lane.name}`);
   const required = engine.queue.deliveriesOf(version.id).filter(({ required }) => required === 1);
   const receipts = receiptsIn(required);
@@ -369,6 +390,15 @@ async function release(
         queue.gone(version, false);
       });
       return new Other(`kept: ${other}`);
+    }
+    const keptUntilMs = Number(engine.journal.meta(keptUntilKey(lane.name)) ?? -Infinity);
+    const isOld = required.some(({ done_ms }) => (done_ms ?? 0) <= keptUntilMs);
+    const missed = isOld ? await missedAt(engine, version, signal) : undefined;
+    if (missed !== undefined) return new Kept(`kept: ${missed}`);
+    for (const { found, to, path } of receipts) {
+      const there = found === true ? engine.lanes.get(to)?.device.tree : undefined;
+      if (there !== undefined && (await isOnePlace(tree, parentOf(version.path), there, parentOf(path), signal)))
+        return new Kept(`kept: what ${to} has of it is this very file: both are one directory`);
     }
     const due = engine.queue.releasable.get(version.id);
     if (!sure && due !== undefined) engine.queue.releasable.set(version.id, { ...due, compared: { epoch } });

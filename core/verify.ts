@@ -81,6 +81,35 @@ export async function isHeld(engine: Engine, version: VersionRow, signal: AbortS
   return required.length > 0;
 }
 
+/**
+ * Which required target does not show any more what was delivered, by name and size: content would have to be read back, perhaps. undefined: none, where that can be seen. Throws "transient" where one
+ * cannot say so at present.
+ */
+export async function missedAt(engine: Engine, version: VersionRow, signal: AbortSignal): Promise<string | undefined> {
+  for (const { required, receipt: text, target } of engine.queue.deliveriesOf(version.id)) {
+    const lane = engine.lanes.get(target);
+    const source = lane?.device.source;
+    if (required !== 1 || text === null || lane === undefined || source === undefined) continue;
+    const { path, size } = JSON.parse(text) as StoredReceipt;
+    try {
+      const there = await lane.host(signal, async (hosted) => {
+        if (!lane.attached) await lookOnce(lane, hosted);
+        const entry = await source.stat(path, hosted);
+        const why = entry === undefined ? await whyNotListed(lane, hosted) : undefined;
+        if (why !== undefined) throw new Fault("offline", why);
+        return entry;
+      });
+      if (there === undefined) return `${target}:${path} is not there any more`;
+      if (there.kind !== "file" || there.size !== size) return `${target}:${path} is another file by now`;
+    } catch (error) {
+      if (!isFault(error) || signal.aborted) throw error;
+      lane.noteFault(error);
+      throw new Fault("transient", `${target} is asked first whether it has it still: ${error.message}`, { cause: error });
+    }
+  }
+  return undefined;
+}
+
 function* receiptsOf(engine: Engine, what: string | undefined): Generator<DeliveryRow> {
   if (what !== undefined) {
     const named = namedBy(engine, what);

@@ -1,6 +1,6 @@
 /** What routes promise, seen from outside: growth, delete and archive, priorities that act between chunks, since, newest, two targets each at its own pace. */
 import assert from "node:assert/strict";
-import { appendFileSync, existsSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, readdirSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { startGround } from "../faults/ground.js";
@@ -199,6 +199,52 @@ test("a receipt by size alone does not delete, unless the route trusts it", asyn
   assert.equal(readFileSync(world.path("in/a"), "utf8"), "a");
   assert.match(await until(true), /deleted at its source/);
   assert.equal(existsSync(world.path("in/a")), false);
+});
+
+test("what is found at its target, and is the source's own file by another way, is not deleted; what somebody else brought there is", async (t) => {
+  const world = new World(t);
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  for (const dir of ["own/day", "other/day"]) world.file(`${dir}/a`, "content of a");
+  world.file("ground/files/plane/day/a", "content of a");
+  rmSync(world.path("own"), { recursive: true });
+  symlinkSync(ground.root, world.path("own"));
+  const ftp = { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", verify: "readback" };
+  const config = (from: string) =>
+    world.config({
+      devices: { in: local(from, { settle: "0s" }), ground: ftp },
+      routes: [{ from: "in", to: ["ground"], into: "", afterDelivery: "delete" }],
+    });
+  assert.match((await once(config("other"))).out, /in:day\/a: deleted at its source/);
+  const { code, out } = await once(config("own"));
+  assert.equal(code, 3);
+  assert.match(out, /in:day\/a: kept: what ground has of it is this very file: both are one directory/);
+  assert.deepEqual(readdirSync(join(ground.root, "day")), ["a"]);
+});
+
+test("what was to be kept, and is to be deleted now, is asked for at its target first: its disk may have been replaced", async (t) => {
+  const world = new World(t);
+  for (const name of ["a", "b", "c"]) world.file(`in/${name}`, `content of ${name}`);
+  world.mkdir("out");
+  const config = (more: object) =>
+    world.config({
+      devices: { in: local("in", { settle: "0s" }), out: local("out") },
+      routes: [{ from: "in", to: ["out"], into: "", ...more }],
+    });
+  assert.equal((await once(config({}))).code, 0);
+  rmSync(world.path("out/a"));
+  world.file("out/b", "of somebody else");
+  world.file("in/d", "content of d");
+  const { code, out } = await once(config({ afterDelivery: "delete" }));
+  assert.equal(code, 3);
+  assert.match(out, /in:a: kept: out:a is not there any more/);
+  assert.match(out, /in:b: kept: out:b is another file by now/);
+  assert.deepEqual(readdirSync(world.path("in")).sort(), ["a", "b"]);
+  // Also by a run that comes later.
+  world.file("out/b", "content of b");
+  assert.equal((await once(config({}))).code, 0);
+  assert.equal((await once(config({ afterDelivery: "delete" }))).code, 3);
+  assert.deepEqual(readdirSync(world.path("in")), ["a"]);
 });
 
 test("--once ends with 3 each time while a file cannot be deleted or archived as its route asks; status says how many", async (t) => {

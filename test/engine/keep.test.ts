@@ -1014,3 +1014,55 @@ test("a route that would take a file but for what is newer, and never found it, 
   await until(bench, "deleted", () => !card.files.has("old.bin"));
   assert.ok(card.files.has("new.bin"));
 });
+
+for (const how of ["archive", "trustSize"] as const)
+  test(`what "newest" leaves by now is acted on by the rules of now (${how})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const out = new FakeDevice("out", { target: how === "archive" ? {} : { digests: [] } });
+    const devices = { sources: [card], targets: [out] };
+    const rarely = { device: { intervalMs: 3_600_000 } };
+    card.before = (call) => (call.startsWith("remove") ? Promise.reject(new Fault("denied", "write-protected")) : undefined);
+    const route = { from: "card", to: ["out"], newest: 1, trustSize: true };
+    for (const [n, path] of ["old", "new"].entries()) {
+      card.put(path, randomBytes(1000), t0 + n * day);
+      if (n === 0) await bench.start(devices, [{ ...route, afterDelivery: "delete" }], rarely);
+      else bench.daemon.engine.relist$.next("card");
+      await until(bench, "it cannot be deleted", () => card.calls.includes(`remove ${path}`));
+    }
+    card.before = () => undefined;
+    const now = how === "archive" ? ({ afterDelivery: "archive" } as const) : ({ trustSize: false, afterDelivery: "delete" } as const);
+    await bench.reload(devices, [{ ...route, ...now }], rarely);
+    card.attach(false);
+    card.attach(true);
+    await until(bench, "both are acted on", () => bench.events.filter(({ what }) => what === "released").length === 2);
+    assert.deepEqual([...card.files.keys()].sort(), how === "archive" ? ["archive/new", "archive/old"] : ["new", "old"]);
+  });
+
+test("of a file that a source without times had, and that another of its size replaced, a time that is learned is not its own: the other is not deleted", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card", { tree: true }), new FakeDevice("out")];
+  card.timeless = true;
+  const barred = new Fault("denied", "write-protected");
+  let isBarred = true;
+  card.before = (call) => {
+    const reads = call.startsWith("open") && out.files.size > 0;
+    return isBarred && (call.startsWith("remove") || reads) ? Promise.reject(barred) : undefined;
+  };
+  card.put("a", "first");
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+    device: { intervalMs: 3_600_000 },
+  });
+  await until(bench, "it cannot be deleted", () => bench.events.some(({ what }) => what === "again"));
+  card.put("a", "other", t0);
+  card.timeless = false;
+  bench.daemon.engine.relist$.next("card");
+  const { journal } = bench.daemon.engine;
+  await until(bench, "its time is learned", () => journal.get<{ ms: number | null }>("SELECT modified_ms AS ms FROM versions")?.ms === t0);
+  isBarred = false;
+  card.attach(false);
+  card.attach(true);
+  await until(bench, "it is kept", () => bench.events.some(({ what }) => what === "released"));
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the other one arrives", () => [...out.files.values()].some(({ bytes }) => bytes.toString() === "other"));
+});

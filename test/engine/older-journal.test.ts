@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { appendFileSync, cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { retry } from "../../core/amend.js";
+import { Fault } from "../../core/errors.js";
 import { Journal } from "../../core/journal.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
@@ -351,3 +352,27 @@ test("a journal that is lost, and receipts of two files that look the same: a th
   const contents = [...it.ground.files.values()].map(({ bytes }) => bytes.toString()).sort();
   assert.deepEqual(contents, ["the first", "the next.", "the third"]);
 });
+
+for (const grew of [false, true])
+  test(`what it knew as found is whole here, and its card was formatted since: it is not removed${grew ? ", also where it had grown" : ""}`, async (t) => {
+    const it = world(t);
+    const { bench, card, ground } = it;
+    card.put(grew ? "log" : "other", "the beginning");
+    await it.start();
+    await it.done(1);
+    ground.attach(false);
+    // Nothing of it comes yet.
+    card.before = (call) => (call === "stat log" ? Promise.reject(new Fault("transient", "no answer")) : undefined);
+    card.put("log", "the beginning, and the end", Date.UTC(2026, 4, 2));
+    await until(bench, "it is found", () => bench.states("ground").length === 2);
+    await it.keep();
+    card.before = () => undefined;
+    await retry(bench.daemon.engine, "card:log", new AbortController().signal);
+    const whole = () => bench.daemon.engine.journal.get("SELECT 1 FROM versions WHERE state = 'sealed' AND size = 26") !== undefined;
+    await until(bench, "it is whole here", whole);
+    await it.goBack();
+    card.files.clear();
+    await it.start();
+    ground.attach(true);
+    await until(bench, "it arrives", () => ground.files.get("log")?.bytes.toString() === "the beginning, and the end");
+  });

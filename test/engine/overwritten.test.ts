@@ -1,14 +1,14 @@
 /** What was whole here and made room, as its source had it still, and whose place there another file took before every target had it. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { Readable } from "node:stream";
 import { test, type TestContext } from "node:test";
 import { forget, retry } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
 import type { Device } from "../../core/plugin.js";
 import { lostIn } from "../../core/status.js";
-import { Bench, FakeDevice, until } from "../fake-device.js";
+import { Bench, crc32, FakeDevice, until } from "../fake-device.js";
 
 const mb = 10 ** 6;
 const ended = (bench: Bench) => bench.states("away").every((state) => state === "done" || state === "dropped");
@@ -655,3 +655,42 @@ test("read where it lies, and another takes its place, or it is touched, before 
     assert.deepEqual([said(), told], size === "touched" ? [0, []] : [1, ["log 4000000"]], `${size} ${first}`);
   }
 });
+
+for (const size of [1, 5])
+  test(`all of it came, its source was switched off before it said what it was, and another takes its place (of ${size} MB): what came is kept, and that it is lost is told`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { chunk: mb, crc: crc32 });
+    const away = new FakeDevice("away");
+    const first = randomBytes(4 * mb);
+    card.put("log", first);
+    card.before = (call) => {
+      if (!call.startsWith("digest")) return undefined;
+      card.before = () => undefined;
+      card.attach(false);
+      throw new Fault("offline", "switched off");
+    };
+    await bench.start({ sources: [card], targets: [away] }, [{ from: "card", to: ["away"] }], rarely);
+    const { journal, spool } = bench.daemon.engine;
+    const all = () => journal.get<{ id: string }>("SELECT id FROM versions WHERE durable = 4000000")?.id;
+    await until(bench, "all is here", () => all() !== undefined && bench.daemon.engine.lanes.get("card")?.attached === false);
+    const id = all() ?? assert.fail();
+    const other = randomBytes(size * mb);
+    card.put("log", other, Date.UTC(2026, 4, 2));
+    card.attach(true);
+    const lost = () => bench.events.find(({ what }) => what === "lost")?.message ?? "";
+    await until(
+      bench,
+      "the other one arrives, and that is said",
+      () => away.files.get("log")?.bytes.equals(other) === true && lost() !== "",
+    );
+    const aside = spool.asideOf(id) ?? assert.fail();
+    assert.match(
+      lost(),
+      /^card:log: another file took its place at card after all of it came \(4000000 bytes\), and before that was proved; what came of it is kept as /,
+    );
+    assert.ok(lost().endsWith(aside) && readFileSync(aside).equals(first));
+    assert.deepEqual(
+      lostIn(journal).map(({ path, size: bytes }) => `${path} ${bytes}`),
+      ["log 4000000"],
+    );
+  });
