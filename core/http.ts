@@ -8,7 +8,7 @@ import { connect as connectTcp, type Socket } from "node:net";
 import { setImmediate as turn } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { abortedFault, codeOf, Fault, isFault, throwIfAborted } from "./errors.js";
-import { certificateAt, expectPinned, hostOf, netFault, type Tls, tlsOptions, tlsPieceBytes } from "./net.js";
+import { certificateAt, expectPinned, hostAndPort, hostOf, netFault, type Tls, tlsOptions, tlsPieceBytes } from "./net.js";
 import type { Certificate, Clock, Reading } from "./plugin.js";
 import { strangerFault } from "./stranger.js";
 
@@ -86,7 +86,7 @@ export class HttpClient {
         if (isFault(error)) throw error;
         sent ||= tried.sent;
         if (tried.reused && !fresh && !isReading(asked.body) && isSafe(asked.method)) continue;
-        const what = `${asked.what} at ${origin.host}`;
+        const what = `${asked.what} at ${tried.reached ? origin.host : placeOf(origin)}`;
         const stranger = tried.reused ? undefined : strangerIn(error);
         if (stranger !== undefined) throw new Fault("denied", `${what}: ${stranger.message}`, { cause: error, notTaken: true });
         const { kind, message, cause } = netFault(error, {
@@ -106,7 +106,11 @@ export class HttpClient {
     try {
       return await certificateAt(hostOf(origin), portOf(origin), tls, timeoutMs, signal);
     } catch (error) {
-      throw netFault(error, { what: `cannot look at the certificate of ${origin.host}`, connecting: true, clockTrusted: clock.trusted() });
+      throw netFault(error, {
+        what: `cannot look at the certificate of ${placeOf(origin)}`,
+        connecting: true,
+        clockTrusted: clock.trusted(),
+      });
     }
   }
 
@@ -312,6 +316,10 @@ function drained(request: http.ClientRequest): Promise<void> {
 
 function portOf({ port, protocol }: URL): number {
   return port === "" ? (protocol === "https:" ? 443 : 80) : Number(port);
+}
+
+function placeOf(origin: URL): string {
+  return hostAndPort(hostOf(origin), portOf(origin));
 }
 
 /** What came on a new connection does not begin as an answer of HTTP does: `rawPacket` of node's parser. */

@@ -1,7 +1,7 @@
 /** What an error of a connection means for whoever uses it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { netFault } from "./net.js";
+import { hostAndPort, netFault } from "./net.js";
 
 test("TLS that fails while it begins is refused by the other side; once it was begun, it was changed on the way, and that passes", () => {
   const told = (code: string, reason: string, connecting?: true) => {
@@ -25,4 +25,9 @@ test("what node's parser takes for no HTTP is told as that", () => {
   const error = Object.assign(new Error("Parse Error: Invalid header token"), { code: "HPE_INVALID_HEADER_TOKEN" });
   const { kind, message } = netFault(error, { what: "cannot post it", clockTrusted: true });
   assert.equal(`${kind}: ${message}`, "transient: cannot post it: what came is no answer of HTTP (Parse Error: Invalid header token)");
+});
+
+test("a port is told with its host, an IPv6 address in brackets", () => {
+  assert.equal(hostAndPort("cam.local", 21), "cam.local:21");
+  assert.equal(hostAndPort("fd00::1", 8022), "[fd00::1]:8022");
 });

@@ -215,6 +215,11 @@ export function hostOf({ hostname }: URL): string {
   return hostname.replace(/^\[|\]$/g, "");
 }
 
+/** A port as it is told: an IPv6 address stands in brackets. */
+export function hostAndPort(host: string, port: number): string {
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
 function listenFault(error: Error, host: string, port: number): Fault {
   const cause = { cause: error };
   switch (codeOf(error)) {
@@ -237,7 +242,7 @@ function listenFault(error: Error, host: string, port: number): Fault {
     case "EAFNOSUPPORT":
       return new Fault("config", `${host} is no address of this machine; "0.0.0.0" is all of them`, cause);
     default:
-      return new Fault("transient", `cannot listen on ${host}:${port}: ${error.message}`, cause);
+      return new Fault("transient", `cannot listen on ${hostAndPort(host, port)}: ${error.message}`, cause);
   }
 }
 

@@ -8,7 +8,7 @@ import { join, resolve } from "node:path";
 import { newCertificate } from "../../core/certificate.js";
 import { codeOf, isFault } from "../../core/errors.js";
 import { secretTextIn } from "../../core/options.js";
-import { fingerprintOf } from "../../core/net.js";
+import { fingerprintOf, hostAndPort } from "../../core/net.js";
 import { newPassword } from "../../core/password.js";
 import { shellWord } from "../../core/text.js";
 import { UsageError } from "../config.js";
@@ -293,7 +293,7 @@ async function forVehicles(setting: Setting, names: readonly string[], secrets: 
       proxy,
       ftp: ftpAccounts,
     } = registry.value as { publicUrl?: string; mail?: unknown; proxy?: boolean; ftp?: unknown };
-    const server = publicUrl ?? `${proxy === true ? "http" : "https"}://${address.includes(":") ? `[${address}]` : address}:${port}`;
+    const server = publicUrl ?? `${proxy === true ? "http" : "https"}://${hostAndPort(address, port)}`;
     lines.push(
       "",
       `On each vehicle that shall register (rsync and ssh have to be installed there${ftpAccounts === undefined ? "" : "; with --ftp it sends by FTP"}):`,

@@ -4,6 +4,7 @@
  * fnmatch, over the whole path with a "/" in front; with `dropped` in its records, files were deleted at the source once they had been sent.
  */
 import { dirname, relative, resolve } from "node:path";
+import { hostAndPort } from "../../core/net.js";
 import { presets } from "../../plugins/post/presets.js";
 import type { Part, RoutePart } from "../init/text.js";
 
@@ -423,7 +424,7 @@ class Work implements Translated {
       comment: ['The FTP server. "tls" gives it a certificate; "filesync init --ground" makes one. docs/ftp-server.md'],
       value: {
         type: "ftp-server",
-        listen: `${host.includes(":") ? `[${host}]` : host}:${listen}`,
+        listen: hostAndPort(host, listen),
         root: top,
         users: Object.fromEntries(
           users.map(({ user, password, perm, root }) => [

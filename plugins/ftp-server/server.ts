@@ -11,7 +11,7 @@ import { BehaviorSubject } from "../../core/rxjs.js";
 import { CertificateFiles } from "../../core/certificate-files.js";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
-import { listening } from "../../core/net.js";
+import { hostAndPort, listening } from "../../core/net.js";
 import { OnMount } from "../../core/on-mount.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
 import { accessVerbs } from "./commands-access.js";
@@ -128,7 +128,7 @@ export class FtpServer implements Service, Shared {
     this.#server = server;
     this.arrivals.begin(root);
     const certificate = fingerprint === undefined ? "" : `; the fingerprint of its certificate is ${fingerprint}`;
-    this.say("info", `FTP server listens on ${host.includes(":") ? `[${host}]` : host}:${this.port ?? port}${certificate}`, {
+    this.say("info", `FTP server listens on ${hostAndPort(host, this.port ?? port)}${certificate}`, {
       host,
       port: this.port,
       ...(fingerprint === undefined ? {} : { fingerprint }),

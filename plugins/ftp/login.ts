@@ -3,7 +3,7 @@
  */
 import { TLSSocket, type ConnectionOptions } from "node:tls";
 import { abortedFault, type Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
-import { certificateOf, expectPinned, tlsOptions } from "../../core/net.js";
+import { certificateOf, expectPinned, hostAndPort, tlsOptions } from "../../core/net.js";
 import type { Certificate, Clock } from "../../core/plugin.js";
 import { type Door, isSilence, unlessStranger } from "../../core/stranger.js";
 import { type Answer, Control, holdsFF, ProtocolError, Refusal, Silence } from "./control.js";
@@ -67,7 +67,7 @@ export class Login {
       }
       if (signal.aborted) throw abortedFault(signal);
       const { password, secure, port } = options;
-      const situation = { what: `cannot log in to ${options.host}`, connecting: true, clockTrusted: clock.trusted(), secure, port };
+      const situation = { what: `cannot log in to ${placeOf(options)}`, connecting: true, clockTrusted: clock.trusted(), secure, port };
       throw ftpFault(error, { ...situation, password: password.reveal() });
     }
   }
@@ -209,11 +209,20 @@ export class Login {
   }
 }
 
+function portOf({ secure, port = secure === "implicit" ? implicitPort : 21 }: FtpOptions): number {
+  return port;
+}
+
+function placeOf(options: FtpOptions): string {
+  return hostAndPort(options.host, portOf(options));
+}
+
 /** A server of the web waits for what it is asked, as long as one of FTP is waited for. */
-function doorOf({ host, port = 21, timeout }: FtpOptions): Door {
+function doorOf(options: FtpOptions): Door {
+  const { host, timeout } = options;
   return {
     host,
-    port,
+    port: portOf(options),
     hello: "HEAD / HTTP/1.0\r\n\r\n",
     isMeant: (said) => /^\s*\d{3}[ -]/.test(said),
     meant: { kind: "FTP", options: '"host" and "port"' },
@@ -226,12 +235,9 @@ function isNoAnswer(error: unknown): boolean {
 }
 
 /** A control connection, with the TLS that the options ask for; nobody is logged in. */
-async function connected(
-  { host, secure, timeout, port = secure === "implicit" ? implicitPort : 21 }: FtpOptions,
-  tls: ConnectionOptions | undefined,
-  over: AbortSignal,
-): Promise<Control> {
-  const control = await Control.open(host, port, timeout, over, secure === "implicit" ? tls : undefined);
+async function connected(options: FtpOptions, tls: ConnectionOptions | undefined, over: AbortSignal): Promise<Control> {
+  const { host, secure, timeout } = options;
+  const control = await Control.open(host, portOf(options), timeout, over, secure === "implicit" ? tls : undefined);
   try {
     if (secure !== true || tls === undefined) return control;
     const answer = await control.ask("AUTH TLS", /^234/);
@@ -257,7 +263,13 @@ export async function certificateOfServer(options: FtpOptions, clock: Clock, sig
     return socket instanceof TLSSocket ? certificateOf(socket, options.tls) : undefined;
   } catch (error) {
     if (signal.aborted) throw abortedFault(signal);
-    const situation = { what: `cannot look at the certificate of ${host}`, connecting: true, clockTrusted: clock.trusted(), secure, port };
+    const situation = {
+      what: `cannot look at the certificate of ${placeOf(options)}`,
+      connecting: true,
+      clockTrusted: clock.trusted(),
+      secure,
+      port,
+    };
     throw ftpFault(error, { ...situation, password: password.reveal() });
   } finally {
     control?.close();

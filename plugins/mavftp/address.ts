@@ -1,4 +1,5 @@
 /** Where an autopilot is reached, written as MAVSDK does: serial://PATH:BAUD, tcpout://HOST:PORT, tcpin://HOST:PORT, udpin://HOST:PORT, udpout://HOST:PORT. */
+import { hostAndPort } from "../../core/net.js";
 
 export type Address =
   | { readonly kind: "serial"; readonly path: string; readonly baud: number }
@@ -21,7 +22,7 @@ export function parseAddress(text: string): Address | undefined {
 
 /** Short, for people: "/dev/ttyACM0", "10.1.1.1:14550". */
 export function placeOf(address: Address): string {
-  return address.kind === "serial" ? address.path : `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`;
+  return address.kind === "serial" ? address.path : hostAndPort(address.host, address.port);
 }
 
 /** The whole of it, for a memory: with the kind of link, and a serial port's baud rate. */

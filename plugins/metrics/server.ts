@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { monitorEventLoopDelay, type IntervalHistogram } from "node:perf_hooks";
 import { BehaviorSubject } from "../../core/rxjs.js";
 import { Fault, throwIfAborted } from "../../core/errors.js";
-import { listening } from "../../core/net.js";
+import { hostAndPort, listening } from "../../core/net.js";
 import type { Figures, PluginContext, Presence, Service } from "../../core/plugin.js";
 import type { MetricsOptions } from "./plugin.js";
 import { contentType, metricsText, type Process } from "./text.js";
@@ -58,7 +58,7 @@ export class MetricsServer implements Service {
     this.#lag = monitorEventLoopDelay({ resolution: lagEveryMs });
     this.#lag.enable();
     const { host } = this.options.listen;
-    const place = `${host.includes(":") ? `[${host}]` : host}:${this.port ?? 0}`;
+    const place = hostAndPort(host, this.port ?? 0);
     this.context.say("info", `metrics at http://${place}/metrics, health at http://${place}/health`, { host, port: this.port });
     this.presence$.next({ state: "attached", epoch: `listening-${this.port ?? 0}` });
   }

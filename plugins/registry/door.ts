@@ -21,7 +21,7 @@ import {
   syncFound,
   writeDurable,
 } from "../../core/fs.js";
-import { listening } from "../../core/net.js";
+import { hostAndPort, listening } from "../../core/net.js";
 import type { PluginContext } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
 import { shellWord } from "../../core/text.js";
@@ -145,7 +145,7 @@ export class Door {
     const { host } = listen;
     this.#context.say(
       "info",
-      `vehicles come in as ${account.name} at ${host.includes(":") ? `[${host}]` : host}:${this.port ?? 0}; the host key is ${hostKey.fingerprint}`,
+      `vehicles come in as ${account.name} at ${hostAndPort(host, this.port ?? 0)}; the host key is ${hostKey.fingerprint}`,
       { host, port: this.port, user: account.name, fingerprint: hostKey.fingerprint },
     );
     if (account.isRoot)

@@ -1,7 +1,7 @@
 /** The mail with the link that confirms a registration. It is tried until the mail server takes it, or refuses it for good. */
 import { createTransport, type Transporter } from "nodemailer";
 import { Fault } from "../../core/errors.js";
-import { netFault, tlsOptions } from "../../core/net.js";
+import { hostAndPort, netFault, tlsOptions } from "../../core/net.js";
 import type { Clock } from "../../core/plugin.js";
 import type { Secret } from "../../core/options.js";
 
@@ -39,7 +39,7 @@ export class Mailer {
 
   private constructor({ host, port, secure, from, user = "", password }: MailOptions, transport: Transporter) {
     this.#from = from;
-    this.#at = `${host}:${port}`;
+    this.#at = hostAndPort(host, port);
     this.#secure = secure;
     this.#transport = transport;
     const plain = password?.reveal() ?? "";

@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { codeOf, Fault, isFault, orAborted } from "../../core/errors.js";
 import { sshDoor } from "../../core/host-key.js";
+import { hostAndPort } from "../../core/net.js";
 import type { PluginContext } from "../../core/plugin.js";
 import { unlessStranger } from "../../core/stranger.js";
 import { Children, endGroup, tailOf, type Child } from "./children.js";
@@ -123,7 +124,10 @@ export class Link {
       if (!isFault(error, "denied") || signal.aborted) throw error;
       const now = await writeHostKeys(hostKeys, this.#options, this.#children, signal, true);
       if (now.objection !== undefined) throw new Fault("denied", now.objection, { cause: error });
-      if (!now.any) throw new Fault("offline", `${this.#options.host} shows no host key: it takes no connection now`, { cause: error });
+      if (!now.any) {
+        const place = hostAndPort(this.#options.host, this.#options.port);
+        throw new Fault("offline", `${place} shows no host key: it takes no connection now`, { cause: error });
+      }
       // It has another key that is believed too.
       if (/host key/.test(error.message)) return await this.#connect(config, signal);
       throw await notLetIn(this.#options, error, this.#children, signal);

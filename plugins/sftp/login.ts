@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import ssh2, { type Client, type ClientChannel, type ConnectConfig } from "ssh2";
 import { Fault, isFault } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
+import { hostAndPort } from "../../core/net.js";
 import { sftpFault } from "./faults.js";
 import { believed, families, sshDoor, type Believed } from "../../core/host-key.js";
 import { unlessStranger } from "../../core/stranger.js";
@@ -26,7 +27,6 @@ export interface Login {
 
 /** `digested`: the server did at the last login. Throws "offline", "denied", "transient". */
 export async function logIn(options: SftpOptions, clock: Clock, signal: AbortSignal, digested = false): Promise<Login> {
-  const what = "cannot log in";
   try {
     const ways = await waysOf(options);
     const keys = await believed(options);
@@ -38,8 +38,12 @@ export async function logIn(options: SftpOptions, clock: Clock, signal: AbortSig
       throw error;
     }
   } catch (error) {
-    throw sftpFault(error, { what, connecting: true, clockTrusted: clock.trusted() });
+    throw sftpFault(error, { what: cannotLogIn(options), connecting: true, clockTrusted: clock.trusted() });
   }
+}
+
+function cannotLogIn({ host, port }: SftpOptions): string {
+  return `cannot log in to ${hostAndPort(host, port)}`;
 }
 
 /** The host key that a server shows; nobody logs in. Throws "offline", "denied", "transient". */
@@ -57,7 +61,11 @@ export async function hostKeyOf(options: SftpOptions, clock: Clock, signal: Abor
     client.destroy();
   } catch (error) {
     if (shown === undefined)
-      throw sftpFault(error, { what: "cannot look at the host key", connecting: true, clockTrusted: clock.trusted() });
+      throw sftpFault(error, {
+        what: `cannot look at the host key of ${hostAndPort(options.host, options.port)}`,
+        connecting: true,
+        clockTrusted: clock.trusted(),
+      });
   }
   if (shown === undefined) throw new Fault("denied", "the server showed no host key");
   return shown;
@@ -138,9 +146,9 @@ function connectOnce(
       if (error.level === "agent") agentFault = error;
       else if (objection !== undefined) fail(new WrongKey(objection));
       else if (error.level === "client-authentication") fail(notLetIn({ username, tried, offered, agentFault, agent: options.agent }));
-      else fail(connectFault(error));
+      else fail(connectFault(error, options));
     });
-    client.once("close", () => fail(new Fault("offline", "the server closed the connection before the login")));
+    client.once("close", () => fail(closedEarly(options)));
     const left = [...ways];
     const config: ConnectConfig = {
       sock,
@@ -209,12 +217,15 @@ function named(ways: readonly Way[]): string {
   return ways.map(({ what }) => what).join(" or ");
 }
 
-function connectFault(error: Error & { level?: string }): Error {
+function closedEarly(options: SftpOptions, cause?: Error): Fault {
+  return new Fault("offline", `${cannotLogIn(options)}: the server closed the connection before the login`, { cause });
+}
+
+function connectFault(error: Error & { level?: string }, options: SftpOptions): Error {
   const cause = { cause: error };
   const { message, level } = error;
-  if (level === "client-timeout") return new Fault("offline", "the server does not answer", cause);
-  if (/lost before handshake|socket hang up/i.test(message))
-    return new Fault("offline", "the server closed the connection before the login", cause);
+  if (level === "client-timeout") return new Fault("offline", `${cannotLogIn(options)}: the server does not answer`, cause);
+  if (/lost before handshake|socket hang up/i.test(message)) return closedEarly(options, error);
   if (isNoMatch(error)) return error;
   if (/no matching/i.test(message))
     return new Fault("denied", `the server and this program find nothing that both speak (${message})`, cause);

@@ -391,10 +391,10 @@ test(
       "; with --url, ftps://… has TLS (from the first byte on port 990), and FILESYNC_FINGERPRINT says which certificate is believed\n";
     const strange = await ls("ftps");
     assert.equal(strange.code, 3);
-    assert.match(strange.err, /^filesync: server: cannot log in to 127\.0\.0\.1: the server's certificate or TLS is not accepted/);
+    assert.match(strange.err, /^filesync: server: cannot log in to 127\.0\.0\.1:\d+: the server's certificate or TLS is not accepted/);
     assert.ok(strange.err.endsWith(how), strange.err);
     const clear = await ls("ftp", believed);
-    assert.match(clear.err, /^filesync: server: cannot log in to 127\.0\.0\.1: the server wants TLS; set "secure": true/);
+    assert.match(clear.err, /^filesync: server: cannot log in to 127\.0\.0\.1:\d+: the server wants TLS; set "secure": true/);
     assert.ok(clear.err.endsWith(how), clear.err);
     const wrong = await ls("ftps", { FILESYNC_FINGERPRINT: "nonsense" });
     assert.equal(wrong.code, 2);

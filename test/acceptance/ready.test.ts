@@ -102,7 +102,7 @@ test("what cannot tell its room is said to be not known; what has to arrive and 
   assert.equal(code, 3);
   assert.match(
     out,
-    /^NOT READY {2}deliveries: 1 that has to arrive is set aside\n {13}filesync status\n {13}filesync retry --all\nnot known {2}server: it cannot be asked: cannot log in to 127\.0\.0\.1: .*\n/,
+    /^NOT READY {2}deliveries: 1 that has to arrive is set aside\n {13}filesync status\n {13}filesync retry --all\nnot known {2}server: it cannot be asked: cannot log in to 127\.0\.0\.1:\d+: .*\n/,
   );
   const optional = flown(t, { routes: [{ from: "card", to: [{ device: "ground", required: false }], into: "x".repeat(300) }] });
   assert.equal((await runProgram(["run", "--once", "--config", optional.config])).code, 3);

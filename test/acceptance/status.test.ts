@@ -249,7 +249,7 @@ test("what the last run learned of devices that were away is told after it, unti
   assert.deepEqual((await said("status")).slice(1, 5), [
     "",
     "in      unknown: no daemon runs  (local)",
-    "ground  unknown: no daemon runs; when it last ran (TIME) it was away: cannot log in to 127.0.0.1: the server is not there (the connection is refused)  (ftp)",
+    "ground  unknown: no daemon runs; when it last ran (TIME) it was away: cannot log in to 127.0.0.1:1: the server is not there (the connection is refused)  (ftp)",
     "away    unknown: no daemon runs; when it last ran (TIME) it was away: DIR/nowhere does not exist  (local)",
   ]);
   const why = await said("why", "a.ulg");
@@ -257,7 +257,7 @@ test("what the last run learned of devices that were away is told after it, unti
     why.filter((line) => line.includes("last ran")),
     [
       "  → away: when it last ran (TIME): away was away: DIR/nowhere does not exist  [ID]",
-      "  → ground: when it last ran (TIME): ground was away: cannot log in to 127.0.0.1: the server is not there (the connection is refused)  [ID]",
+      "  → ground: when it last ran (TIME): ground was away: cannot log in to 127.0.0.1:1: the server is not there (the connection is refused)  [ID]",
     ],
   );
   const killed = new Program(["run", "--json", "--config", config]);

@@ -150,8 +150,12 @@ test("an agent: it lets in with a key that has a passphrase, and goes away", { s
 
 test("nobody listens, an unknown name, a root that is a file", { skip }, async (t) => {
   const { options, dir, seen } = await server();
-  const device = opened(t, await freePort(), { ...options, root: seen }, await scratch(t));
-  assert.match(await expectFault(device.probe(calm()), "offline"), /the server is not there .*refused/);
+  const port = await freePort();
+  const device = opened(t, port, { ...options, root: seen }, await scratch(t));
+  assert.match(
+    await expectFault(device.probe(calm()), "offline"),
+    new RegExp(`the server is not there .*127\\.0\\.0\\.1 port ${port}: .*refused`),
+  );
   await fs.writeFile(join(dir, "file"), "");
   await probed(t, { root: `${seen}/file` }, "config");
 });

@@ -218,8 +218,20 @@ test("a user that may not run SFTP, and servers that are none", { skip }, async 
   assert.match(await expectFault(ftp.probe(calm()), ["denied", "offline"]), /SSH|before the login|does not answer/);
   await ftp.close();
   listener.close();
-  const nobody = sftpDevice(await freePort(), options);
-  assert.match(await expectFault(nobody.probe(calm()), "offline"), /the server is not there \(the connection is refused\)/);
+  const silent = createServer();
+  silent.listen(0, "127.0.0.1");
+  await once(silent, "listening");
+  const silentPort = (silent.address() as AddressInfo).port;
+  const mute = sftpDevice(silentPort, { ...options, timeout: "1s" });
+  assert.equal(await expectFault(mute.probe(calm()), "offline"), `cannot log in to 127.0.0.1:${silentPort}: the server does not answer`);
+  await mute.close();
+  silent.close();
+  const freed = await freePort();
+  const nobody = sftpDevice(freed, options);
+  assert.equal(
+    await expectFault(nobody.probe(calm()), "offline"),
+    `cannot log in to 127.0.0.1:${freed}: the server is not there (the connection is refused)`,
+  );
   await nobody.close();
 });
 
