@@ -5,6 +5,7 @@ import type { ConfigProblem } from "../core/config-problems.js";
 import { reasonOf } from "../core/retry.js";
 import { load, problemLines, stateDirProblem, systemConfig, UsageError } from "./config.js";
 import { barredFrom, dirOf, unreadable } from "./machine/rights.js";
+import { unwritableText } from "./machine/state-dir.js";
 import { daemonUser, hiddenText, unitOf } from "./machine/unit.js";
 import { thisView } from "./machine/view.js";
 import { learnedOf } from "./offline.js";
@@ -24,7 +25,12 @@ export async function checkCommand(path: string, options: { probe: boolean; json
   });
   const { config } = loaded;
   const barred = config === undefined ? [] : await unreadableFor(path, config.stateDir);
-  const unusable = config === undefined ? undefined : (stateDirProblem(path, config.stateDir) ?? barred.find(({ file }) => file === path));
+  const unusable =
+    config === undefined
+      ? undefined
+      : (stateDirProblem(path, config.stateDir) ??
+        barred.find(({ file }) => file === path) ??
+        (options.probe ? await unwritableFor(path, config.stateDir) : undefined));
   const problems = [...loaded.problems, ...(unusable === undefined || "file" in unusable ? [] : [unusable]), ...barred];
   const probing = config !== undefined && options.probe ? probes(config, path) : undefined;
   const probed: Probed[] = [];
@@ -53,6 +59,13 @@ async function unreadableFor(path: string, stateDir: string): Promise<(ConfigPro
   }));
 }
 
+/** What the daemon could not begin with. A configuration of another place is run by hand. */
+async function unwritableFor(path: string, stateDir: string): Promise<ConfigProblem | undefined> {
+  const view = thisView();
+  const user = daemonUser(view, path === systemConfig ? await unitOf(view) : undefined, { dir: stateDir, runs: false });
+  return stateDirProblem(path, stateDir, await unwritableText(view, stateDir, user));
+}
+
 async function* probes(config: Config, path: string): AsyncGenerator<Probed> {
   const view = thisView();
   const unit = await unitOf(view);
@@ -60,10 +73,11 @@ async function* probes(config: Config, path: string): AsyncGenerator<Probed> {
   const learned = await learnedOf(config.devices, config);
   for (const device of config.devices) {
     const hidden = path === systemConfig ? hiddenText(unit, dirOf(device)) : undefined;
-    const barred = hidden ?? barredFrom(view, device, config, user);
+    const barred = barredFrom(view, device, config, user);
+    const why = hidden ?? (barred === undefined ? undefined : `${barred.words}: ${barred.todo}`);
     const { name } = device;
-    yield barred !== undefined
-      ? { name, works: false, said: barred }
+    yield why !== undefined
+      ? { name, works: false, said: why }
       : await tryOut(device, config, learned).then(
           (said) => ({ name, works: true, said }),
           (error: unknown) => ({ name, works: false, said: reasonOf(error) }),

@@ -93,8 +93,7 @@ export async function findConfig(given: string | undefined): Promise<Found | und
 }
 
 /** Why a daemon could not begin with this state directory, as far as that can be seen without changing anything, and where it is set. */
-export function stateDirProblem(path: string, stateDir: string): ConfigProblem | undefined {
-  const message = strangeText(stateDir);
+export function stateDirProblem(path: string, stateDir: string, message = strangeText(stateDir)): ConfigProblem | undefined {
   if (message === undefined) return undefined;
   const text = withoutMark(readFileSync(path, "utf8"));
   const tree = parseTree(text, [], { allowTrailingComma: true });

@@ -8,8 +8,10 @@ import type { Lane } from "../core/lane.js";
 import { isUnbelieved } from "../core/net.js";
 import { isOfMount } from "../core/on-mount.js";
 import { withinMs } from "../core/signals.js";
+import { isChanged } from "../core/sync/options.js";
 import { reasonOf } from "../core/retry.js";
 import type { Status } from "../core/status.js";
+import { whyWritten } from "./machine/rights.js";
 import type { Learned } from "./offline.js";
 import { withContext, withLane } from "./own.js";
 
@@ -40,7 +42,15 @@ async function tryDevice(config: DeviceConfig, all: Config, learned: Learned, al
       // What is only sent to, or by hand, makes its root where that is not there yet: it is told, and no mistake.
       const unlisted = isSource || lane.device.probeTarget !== undefined ? undefined : await whyNotListed(lane, signal);
       const answers = unlisted === undefined ? "answers" : `answers, and its root cannot be listed (${unlisted})`;
-      if (!isTarget) return unlisted === undefined ? "works" : answers;
+      if (!isTarget) {
+        // Of the others only a write would tell.
+        if (isChanged(all, config.name))
+          await lane.device.probeTarget?.(signal).catch((error: unknown) => {
+            const why = whyWritten(all, config.name);
+            throw isFault(error) && why !== "" ? new Fault(error.kind, `${why}: ${error.message}`, { cause: error }) : error;
+          });
+        return unlisted === undefined ? "works" : answers;
+      }
       if (lane.device.probeTarget === undefined) return `${answers}; whether it can be written is not tried`;
       await lane.device.probeTarget(signal);
       return "works";

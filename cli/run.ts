@@ -17,7 +17,7 @@ import { deadLink } from "../core/stat.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
 import { endWithin } from "./ending.js";
 import { takeHangup } from "./hangup.js";
-import { barredText, othersText, strangeText } from "./machine/state-dir.js";
+import { deniedText, strangeText } from "./machine/state-dir.js";
 import { followZone } from "./machine/zone.js";
 import { isDenied, Patience } from "./offline.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
@@ -343,12 +343,7 @@ async function asUsage(error: unknown, stateDir: string): Promise<unknown> {
     return new UsageError(
       `the state directory ${stateDir} cannot be written: the file system is read-only; mount it for writing, or set "stateDir" to a directory elsewhere`,
     );
-  if (isDenied(error))
-    return new UsageError(
-      othersText(stateDir) ??
-        barredText(stateDir) ??
-        `the state directory ${stateDir} cannot be written (${code}): run as a user who may, or set "stateDir" to a directory of yours`,
-    );
+  if (isDenied(error)) return new UsageError(await deniedText(stateDir, error));
   if (code === "EIO" || code === "ENOSPC" || code === "EDQUOT")
     return new UsageError(
       `the state directory ${stateDir} cannot be used: ${code === "EIO" ? "the medium fails (EIO)" : await whyNotWritten(stateDir, error)}`,

@@ -169,7 +169,7 @@ function statusText(status: Status): string {
     );
   }
   if (status.parked.length > 0) lines.push("", "set aside:");
-  for (const { path, to, reason, id } of status.parked) lines.push(`  ${path} → ${to}: ${reason}  [${id}]`);
+  for (const { path, from, to, reason, id } of status.parked) lines.push(`  ${from}:${path} → ${to}: ${reason}  [${id}]`);
   if (status.lost.length > 0)
     lines.push("", "lost at their source, before every target had them (filesync forget ID, or DEVICE, and it is told no more):");
   for (const { from, path, size, version } of status.lost.slice(0, mostLost))

@@ -20,7 +20,7 @@ import { Queue } from "./queue.js";
 import { reasonOf } from "./retry.js";
 import { Rules } from "./route.js";
 import { Spool } from "./spool.js";
-import { changes } from "./sync/options.js";
+import { isChanged } from "./sync/options.js";
 import type { SyncRoute } from "./sync/sync-route.js";
 import { Throttle } from "./throttle.js";
 import { Transfers } from "./transfers.js";
@@ -101,12 +101,7 @@ function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealC
     clock,
     // Asked when it matters: a reload may change it.
     get changed() {
-      const { routes, syncs } = engine.config;
-      return (
-        routes.some(
-          ({ from, to, afterDelivery }) => to.some(({ device }) => device === name) || (from === name && afterDelivery !== "keep"),
-        ) || syncs.some((sync) => changes(sync, name))
-      );
+      return isChanged(engine.config, name);
     },
     get read() {
       const { routes, syncs } = engine.config;

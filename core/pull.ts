@@ -12,8 +12,9 @@ import type { Lane } from "./lane.js";
 import { becameAnother, decide, type Overwritten } from "./overwritten.js";
 import { PullJob } from "./pull-job.js";
 import { canSend, goesBefore, type VersionRow, type Wanted, wasBrought } from "./rows.js";
-import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
+import { type Action, actionFor, againText, countsAsTry, reasonOf } from "./retry.js";
 import { makeRoom, orTold } from "./space.js";
+import { shellWord } from "./text.js";
 import type { Transfer } from "./transfers.js";
 import { workers } from "./workers.js";
 
@@ -269,10 +270,15 @@ async function settle(
       events.say("warn", "restarted", `${nameOf(version)}: ${reason}; it is read again from the first byte`, facts);
       return;
     case "leave":
-    case "park":
-      for (const delivery of waiting) await queue.park(delivery.id, action.do === "park" ? action.fault : facts.fault, reason);
-      events.say("error", "parked", `${nameOf(version)}: set aside: ${reason}`, facts);
+    case "park": {
+      const fault = action.do === "park" ? action.fault : facts.fault;
+      for (const delivery of waiting) await queue.park(delivery.id, fault, reason);
+      const [one, other] = waiting;
+      const what = one !== undefined && other === undefined ? one.id : shellWord(nameOf(version));
+      const targets = waiting.map(({ target }) => target);
+      events.say("error", "parked", `${nameOf(version)}: set aside: ${reason}${againText(fault, version.source, targets, what)}`, facts);
       return;
+    }
     case "relist":
       await giveUpPulled(engine, lane, version, error, overwritten && version.digest === null, facts);
       engine.relist$.next(version.source);

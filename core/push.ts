@@ -16,6 +16,7 @@ import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
 import {
   type Action,
   actionFor,
+  againText,
   backoffMs,
   countsAsTry,
   fullMs,
@@ -259,7 +260,12 @@ async function settle(
       return;
     case "park":
       await queue.park(delivery.id, action.fault, reason);
-      events.say("error", "parked", `${what}: set aside: ${reason}`, facts);
+      events.say(
+        "error",
+        "parked",
+        `${what}: set aside: ${reason}${againText(action.fault, version.source, [lane.name], delivery.id)}`,
+        facts,
+      );
   }
 }
 

@@ -112,6 +112,17 @@ export function countsAsTry(error: unknown): boolean {
   return !isFault(error) || error.kind === "transient" || error.kind === "conflict" || error.kind === "mismatch";
 }
 
+/** Of what was set aside: when it is tried again by itself, and what a person types to try it now. Goes on behind the reason. */
+export function againText(fault: string, source: string, targets: readonly string[], what: string): string {
+  const alone =
+    fault === "unknown" || fault === "denied"
+      ? `; it is tried again daily, and when ${[...targets, source].join(" or ")} attaches`
+      : fault === "unreadable"
+        ? `; it is tried again daily, and when ${source} is plugged in anew`
+        : "";
+  return `${alone}; to try it now: filesync retry ${what}`;
+}
+
 /** What a person reads of an error. Errors that no rule names keep their first line. */
 export function reasonOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);

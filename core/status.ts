@@ -53,7 +53,9 @@ export interface Status {
   }[];
   readonly parked: readonly {
     readonly id: string;
+    /** Of the source `from`. */
     readonly path: string;
+    readonly from: string;
     readonly to: string;
     readonly fault: string;
     readonly reason: string;
@@ -180,10 +182,17 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
     queue,
     transfers,
     parked: journal
-      .all<{ id: string; path: string; target: string; fault: string | null; reason: string | null }>(
-        `SELECT d.id, v.path AS path, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.${elsewhere} AND d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000`,
+      .all<{ id: string; path: string; source: string; target: string; fault: string | null; reason: string | null }>(
+        `SELECT d.id, v.path AS path, v.source AS source, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.${elsewhere} AND d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000`,
       )
-      .map(({ id, path, target, fault, reason }) => ({ id, path, to: target, fault: fault ?? "unknown", reason: reason ?? "" })),
+      .map(({ id, path, source, target, fault, reason }) => ({
+        id,
+        path,
+        from: source,
+        to: target,
+        fault: fault ?? "unknown",
+        reason: reason ?? "",
+      })),
     failing: failingOf(engine, ready),
     recent: recentOf(journal, engine.clock.wallMs()),
     syncs,

@@ -14,7 +14,7 @@ import { namedBy, placeIn, unknown } from "./named.js";
 import type { FileEntry } from "./plugin.js";
 import { goesBefore, receiptsIn, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
 import { mayGrow, needing, weaklyProved } from "./release.js";
-import { reasonOf } from "./retry.js";
+import { againText, reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
 import { withSignals } from "./signals.js";
 import { isAlone } from "./space.js";
@@ -224,15 +224,10 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     }
     case "parked": {
       const since = delivery.parked_ms === null ? "" : ` since ${dateText(delivery.parked_ms)}`;
-      const again =
-        delivery.fault === "unknown" || delivery.fault === "denied"
-          ? `; it is tried again daily, and when ${target} or ${version.source} attaches`
-          : delivery.fault === "unreadable"
-            ? `; it is tried again daily, and when ${version.source} is plugged in anew`
-            : "";
+      const fault = delivery.fault ?? "unknown";
       const parked: Reason = {
         code: "parked",
-        text: `set aside${since} (${delivery.fault ?? "unknown"}): ${said}${again}; to try it now: filesync retry ${id}; to give it up: filesync forget ${id}`,
+        text: `set aside${since} (${fault}): ${said}${againText(fault, version.source, [target], id)}; to give it up: filesync forget ${id}`,
       };
       return foreign ? [parked, leave] : [parked];
     }

@@ -27,6 +27,7 @@ const forPlugins = [
   "core/program",
   "core/reading",
   "core/remote",
+  "core/rights",
   "core/rxjs",
   "core/signals",
   "core/soon",

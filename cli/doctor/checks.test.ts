@@ -28,16 +28,31 @@ const autopilot = [{ name: "pixhawk", path: usb }];
 test("a directory is judged by the rights of the daemon's user, on the whole way to it", (t) => {
   const { view, path } = machine(t, { "/srv/in/a": "", "/srv/closed/logs/a": "" });
   for (const dir of ["/", "/srv", "/srv/closed/logs"]) chmodSync(path(join(dir, ".")), 0o755);
-  const device = (dir: string) => ({ name: "d", type: "local", options: { dir } });
-  const reads = { routes: [], syncs: [] };
-  const to = { routes: [{ to: [{ device: "d" }] }] } as unknown as Parameters<typeof barredFrom>[2];
+  const device = (dir: string, more = {}) => ({ name: "d", type: "local", options: { dir, ...more } });
+  type Routes = Parameters<typeof barredFrom>[2];
+  const reads: Routes = { routes: [], syncs: [] };
+  const to = { routes: [{ from: "x", to: [{ device: "d" }] }], syncs: [] } as unknown as Routes;
+  const leaves = { routes: [{ from: "d", to: [], afterDelivery: "delete" }], syncs: [] } as unknown as Routes;
   chmodSync(path("/srv/closed/."), 0o700);
   chmodSync(path("/srv/in/."), 0o755);
-  assert.equal(barredFrom(view, device("/srv/closed/logs"), reads, pi), "pi may not use /srv/closed/logs: no right to enter /srv/closed");
+  const closed = {
+    words: "pi may not use /srv/closed/logs: no right to enter /srv/closed",
+    todo: "namei -l /srv/closed/logs   # the rights on the way",
+  };
+  const given = { words: "pi may not write in /srv/in", todo: "sudo chgrp 1000 /srv/in && sudo chmod g+rwx /srv/in" };
+  assert.deepEqual(barredFrom(view, device("/srv/closed/logs"), reads, pi), closed);
   assert.equal(barredFrom(view, device("/srv/in"), reads, pi), undefined);
-  assert.equal(barredFrom(view, device("/srv/in"), to, pi), "pi may not write in /srv/in");
+  assert.deepEqual(barredFrom(view, device("/srv/in"), to, pi), given);
+  assert.deepEqual(barredFrom(view, device("/srv/in"), leaves, pi), {
+    ...given,
+    words: `"afterDelivery" takes away there what was delivered, and ${given.words}`,
+  });
   assert.equal(barredFrom(view, device("/srv/closed/logs"), to, root), undefined, "who asks tries it out");
   assert.equal(barredFrom(view, device("/srv/none"), to, pi), undefined, "that it is missing is said by its probe");
+  assert.deepEqual(barredFrom(view, device("/srv/in/none", { create: true }), to, pi), {
+    words: "pi may not make /srv/in/none",
+    todo: "sudo install -d -o pi /srv/in/none",
+  });
   chownSync(path("/srv/in/."), 7, 1000);
   chmodSync(path("/srv/in/."), 0o770);
   assert.equal(barredFrom(view, device("/srv/in"), to, pi), undefined, "by its group");

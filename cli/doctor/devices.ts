@@ -100,7 +100,7 @@ async function checkDevice(
   const hidden = hiddenText(unit, dirOf(device));
   if (hidden !== undefined) return [finding("bad", name, hidden, `# another directory in the configuration of ${name}`)];
   const barred = barredFrom(view, device, config, user);
-  if (typeof barred === "string") return [finding("bad", name, barred, `namei -l ${dirOf(device)}   # the rights on the way`)];
+  if (barred !== undefined) return [finding("bad", name, barred.words, barred.todo)];
   const advised: Finding[] = [];
   // Of what the daemon has it is asked (`adviceOfDaemon`).
   const also =

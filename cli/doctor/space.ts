@@ -1,6 +1,6 @@
 /** Room for the journal and the spool: bytes, names, a file system that may be written, a card that does not fail. */
 import { promises as fs } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import type { Config } from "../../core/config.js";
 import { faultOfErrno } from "../../core/errors.js";
 import { mayWriteIn } from "../../core/fs.js";
@@ -9,7 +9,7 @@ import { type Mount, mountsIn } from "../../core/mounts.js";
 import { type Finding, findingsOf } from "./finding.js";
 import { mayDo } from "../machine/rights.js";
 import { journalTrouble, othersIn, strangeIn } from "../machine/state-dir.js";
-import { at, isThere, realPath, statOf, textOf, type User, type View } from "../machine/view.js";
+import { at, isThere, nearest, realPath, statOf, textOf, type User, type View } from "../machine/view.js";
 
 const finding = findingsOf("space");
 const fewNames = 2000;
@@ -97,10 +97,6 @@ export async function checkSpace(
       ),
     );
   return found;
-}
-
-function nearest(view: View, dir: string): string {
-  return isThere(view, dir) || dirname(dir) === dir ? dir : nearest(view, dirname(dir));
 }
 
 async function mayMake(view: View, dir: string, user: User): Promise<boolean> {

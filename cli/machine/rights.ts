@@ -2,10 +2,11 @@
 import { parse } from "jsonc-parser";
 import { dirname, resolve } from "node:path";
 import type { Config, DeviceConfig } from "../../core/config.js";
-import { changes } from "../../core/sync/options.js";
+import { grantText, makeText, type Rights } from "../../core/rights.js";
+import { changes, isChanged } from "../../core/sync/options.js";
 import { shellWord } from "../../core/text.js";
 import { mayOpen } from "./as-owner.js";
-import { groupName, realPath, statOf, type User, type View } from "./view.js";
+import { groupName, linkOf, nearest, realPath, statOf, type User, type View } from "./view.js";
 
 /** Of one directory or file; `bits`: of "rwx", as in 0o7. undefined: who asks cannot see it. */
 export function mayDo(view: View, path: string, user: User, bits: number): boolean | undefined {
@@ -14,13 +15,6 @@ export function mayDo(view: View, path: string, user: User, bits: number): boole
   if (user.uid === 0) return true;
   const shift = stat.uid === user.uid ? 6 : user.groups.includes(stat.gid) ? 3 : 0;
   return ((stat.mode >> shift) & bits) === bits;
-}
-
-/** The first directory on the way to `dir`, or `dir` itself, that this user may not use so; undefined also of what who asks cannot see. */
-function barred(view: View, dir: string, user: User, writes: boolean): string | undefined {
-  const path = realPath(view, dir);
-  if (path === undefined) return undefined;
-  return barredAbove(view, path, user) ?? (mayDo(view, path, user, writes ? 0o7 : 0o5) === false ? dir : undefined);
 }
 
 /** The first directory on the way to what is called so that this user may not enter. */
@@ -49,12 +43,10 @@ export function unreadable(view: View, config: string, text: string, user: User)
     const above = barredAbove(view, real, user);
     if (above === undefined && mayDo(view, real, user, 0o4) !== false) return [];
     if (view.root === "/" && view.me.uid === 0 && mayOpen(real, user)) return [];
-    const group = groupName(view, user.groups[0] ?? 0);
     return {
       path,
       words: `${user.name} may not read it${above === undefined ? "" : `: no right to enter ${above}`}`,
-      todo:
-        above === undefined ? `sudo chgrp ${group} ${shellWord(path)} && sudo chmod g+r ${shellWord(path)}` : `namei -l ${shellWord(path)}`,
+      todo: above === undefined ? grant(view, path, "r", user) : `namei -l ${shellWord(path)}`,
     };
   });
 }
@@ -71,18 +63,57 @@ export function dirOf({ type, options }: Pick<DeviceConfig, "type" | "options">)
   return type === "local" ? (options as { readonly dir: string }).dir : undefined;
 }
 
-/** Why this user, who is not the one that asks, cannot use a device that is a directory of this machine; undefined where nothing is seen that is in the way. */
+/** What is in the way, and what to type. */
+export interface Barred {
+  readonly words: string;
+  readonly todo: string;
+}
+
+/** What keeps this user, who is not the one that asks, from a device that is a directory of this machine; undefined where nothing is seen that does. */
 export function barredFrom(
   view: View,
   device: Pick<DeviceConfig, "name" | "type" | "options">,
-  { routes, syncs }: Pick<Config, "routes" | "syncs">,
+  config: Pick<Config, "routes" | "syncs">,
   user: User,
-): string | undefined {
+): Barred | undefined {
   const dir = dirOf(device);
   if (dir === undefined || user.uid === view.me.uid) return undefined;
-  const writes =
-    routes.some(({ to }) => to.some((target) => target.device === device.name)) || syncs.some((sync) => changes(sync, device.name));
-  const found = barred(view, dir, user, writes);
-  if (found === undefined) return undefined;
-  return `${user.name} may not ${found === dir && writes ? "write in" : "use"} ${dir}${found === dir ? "" : `: no right to enter ${found}`}`;
+  const makes = (device.options as { readonly create?: boolean }).create === true;
+  const barred = barredFromDir(view, dir, user, { writes: isChanged(config, device.name), makes });
+  const why = whyWritten(config, device.name);
+  return barred === undefined || why === "" ? barred : { ...barred, words: `${why}, and ${barred.words}` };
+}
+
+/** The same of any directory that it reads, or `writes` in, or also `makes`. */
+export function barredFromDir(
+  view: View,
+  dir: string,
+  user: User,
+  { writes, makes }: { readonly writes: boolean; readonly makes: boolean },
+): Barred | undefined {
+  const path = realPath(view, dir);
+  // In the place of a link that leads nowhere none is made.
+  if (path === undefined && (!makes || linkOf(view, dir) !== undefined)) return undefined;
+  const way = path ?? nearest(view, dir);
+  const above = barredAbove(view, way, user);
+  if (above !== undefined)
+    return {
+      words: `${user.name} may not use ${dir}: no right to enter ${above}`,
+      todo: `namei -l ${shellWord(dir)}   # the rights on the way`,
+    };
+  if (path === undefined)
+    return mayDo(view, way, user, 0o3) === false ? { words: `${user.name} may not make ${dir}`, todo: makeText(dir, user) } : undefined;
+  if (mayDo(view, path, user, writes ? 0o7 : 0o5) !== false) return undefined;
+  return { words: `${user.name} may not ${writes ? "write in" : "use"} ${dir}`, todo: grant(view, dir, writes ? "rwx" : "rx", user) };
+}
+
+/** Of a device that nothing is brought to: why it is written all the same. */
+export function whyWritten({ routes, syncs }: Pick<Config, "routes" | "syncs">, name: string): string {
+  const brought = routes.some(({ to }) => to.some(({ device }) => device === name)) || syncs.some((sync) => changes(sync, name));
+  if (brought || !routes.some(({ from, afterDelivery }) => from === name && afterDelivery !== "keep")) return "";
+  return '"afterDelivery" takes away there what was delivered';
+}
+
+function grant(view: View, path: string, rights: Rights, user: User): string {
+  return grantText(path, rights, statOf(view, path) ?? { uid: -1, gid: -1 }, user, groupName(view, user.groups[0] ?? 0));
 }

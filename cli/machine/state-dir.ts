@@ -1,9 +1,13 @@
 /** What lies in a state directory, and is not as the one who has that directory needs it. */
 import { accessSync, closeSync, constants, lstatSync, openSync, readSync, statSync, type Stats } from "node:fs";
 import { dirname, join } from "node:path";
-import { codeOf } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno } from "../../core/errors.js";
+import { mayWriteIn } from "../../core/fs.js";
+import { withRights } from "../../core/rights.js";
 import { newestFormat } from "../../core/tables.js";
 import { shellWord } from "../../core/text.js";
+import { barredFromDir } from "./rights.js";
+import type { User, View } from "./view.js";
 
 type Kind = "file" | "directory" | "socket";
 
@@ -110,6 +114,29 @@ export function barredText(dir: string): string | undefined {
   const barred = [dir, ...Object.keys(kept).map((name) => join(dir, name))].find(isBarred);
   if (barred === undefined) return undefined;
   return `permission denied: ${barred} is yours, and its mode does not let you write: chmod u+rw${kindOf(barred) === "directory" ? "x" : ""} ${shellWord(barred)}`;
+}
+
+/** What `error` says of writing in it, which was not allowed, with what to do. */
+export async function deniedText(dir: string, error: unknown): Promise<string> {
+  const known = othersText(dir) ?? barredText(dir);
+  if (known !== undefined) return known;
+  const what = `the state directory ${dir} cannot be written`;
+  const fault = faultOfErrno(error, what);
+  // SQLite's word for it is none of node's.
+  const denied = fault.kind === "denied" ? fault : new Fault("denied", `${what}: permission denied`, { cause: error });
+  const { message } = await withRights(denied, "rwx", dir);
+  return `${message}; or run as a user who may, or set "stateDir" to a directory of yours`;
+}
+
+/** Why a daemon of this user could not keep anything in it, with what to do; undefined where nothing is seen that is in the way. */
+export async function unwritableText(view: View, dir: string, user: User): Promise<string | undefined> {
+  if (user.uid === view.me.uid)
+    return mayWriteIn(dir).then(
+      () => barredText(dir),
+      (error: unknown) => deniedText(dir, error),
+    );
+  const barred = barredFromDir(view, dir, user, { writes: true, makes: true });
+  return barred === undefined ? undefined : `${barred.words}: ${barred.todo}`;
 }
 
 /** It is there, and who runs this may not change it. */

@@ -1,19 +1,14 @@
 /** The machine as the checks see it: its files below a root, its programs, and who asks. Nothing here changes anything. */
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
-import { userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { codeOf } from "../../core/errors.js";
 import { runCommand, type RunCommand } from "../../core/program.js";
+import { thisUser, type User } from "../../core/rights.js";
+
+export type { User };
 
 /** A text; or why there is none. */
 export type Read = { readonly text: string } | { readonly denied: true } | undefined;
-
-export interface User {
-  readonly name: string;
-  readonly uid: number;
-  /** Ids of all of its groups. */
-  readonly groups: readonly number[];
-}
 
 export interface View {
   /** "/": this machine's own. */
@@ -25,18 +20,7 @@ export interface View {
 }
 
 export function thisView(): View {
-  const uid = process.getuid?.() ?? 0;
-  return { root: "/", run: runCommand, me: { name: nameOf(uid), uid, groups: process.getgroups?.() ?? [] }, nowMs: Date.now() };
-}
-
-function nameOf(uid: number): string {
-  try {
-    return userInfo().username;
-  } catch (error) {
-    // A number without a name.
-    if (codeOf(error) !== "") return String(uid);
-    throw error;
-  }
+  return { root: "/", run: runCommand, me: thisUser(), nowMs: Date.now() };
 }
 
 export function at(view: View, path: string): string {
@@ -45,6 +29,11 @@ export function at(view: View, path: string): string {
 
 export function isThere(view: View, path: string): boolean {
   return existsSync(at(view, path));
+}
+
+/** Itself, or the first above it that is there. */
+export function nearest(view: View, path: string): string {
+  return isThere(view, path) || dirname(path) === path ? path : nearest(view, dirname(path));
 }
 
 /** undefined: it is not there. Throws what is neither that nor a missing permission. */

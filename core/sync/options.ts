@@ -105,6 +105,14 @@ export const titleOf = ({ from, to, into, mode }: SyncConfig): string =>
 export const changes = ({ mode, from, to, deletes }: SyncConfig, device: string): boolean =>
   to === device || (from === device && (mode === "two-way" || deletes));
 
+/** Whether any route changes something at a device: brings files there, or takes them away where they are found. */
+export const isChanged = (
+  { routes, syncs }: { readonly routes: readonly Pick<Route, "from" | "to" | "afterDelivery">[]; readonly syncs: readonly SyncConfig[] },
+  name: string,
+): boolean =>
+  routes.some(({ from, to, afterDelivery }) => to.some(({ device }) => device === name) || (from === name && afterDelivery !== "keep")) ||
+  syncs.some((sync) => changes(sync, name));
+
 /** Why a route cannot keep a directory of that name; undefined: it can. For a person. */
 export function intoProblem(into: string): string | undefined {
   const known = "there are {vehicle} {device}";

@@ -10,10 +10,11 @@ import type { SecureContext } from "node:tls";
 import { BehaviorSubject } from "../../core/rxjs.js";
 import { CertificateFiles } from "../../core/certificate-files.js";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
-import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
+import { expectOutside, freeBytesAt } from "../../core/fs.js";
 import { hostAndPort, listening } from "../../core/net.js";
 import { OnMount } from "../../core/on-mount.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
+import { expectWritable } from "../../core/rights.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
 import { transferVerbs } from "./commands-transfer.js";
@@ -142,9 +143,7 @@ export class FtpServer implements Service, Shared {
     for (const [name, { root: dir = name, write }] of Object.entries(users)) {
       throwIfAborted(signal);
       if (!write) continue;
-      await mayWriteIn(join(root, dir)).catch((error: unknown) => {
-        throw faultOfErrno(error, `${name} could not write in ${join(root, dir)}`);
-      });
+      await expectWritable(join(root, dir), `${name} could not write in ${join(root, dir)}`);
     }
     this.#expectApart();
     await this.#certificate?.read();

@@ -4,6 +4,7 @@ import { codeOf, Fault, faultOfErrno } from "../../core/errors.js";
 import { makeDirDurable } from "../../core/fs.js";
 import { bytesFromName, isSafePath } from "../../core/names.js";
 import type { FileEntry, Stamp } from "../../core/plugin.js";
+import type { Rights } from "../../core/rights.js";
 import { entryOf, ifThere, type Within, withinAt } from "../../core/stat.js";
 
 /** A directory of this machine, as a device uses it. */
@@ -13,6 +14,15 @@ export interface LocalPlace {
   readonly create: boolean;
   /** Throws Fault "offline" where its file system is not mounted, or hangs. */
   expectHere?(): Promise<void>;
+  /** A refusal with what to type. Absent: who may what there is told otherwise. */
+  withRights?(fault: Fault, rights: Rights, ...paths: readonly string[]): Promise<Fault>;
+}
+
+/** The same for these places. */
+export async function refusedAt(place: LocalPlace, fault: Fault, rights: Rights, ...places: readonly Buffer[]): Promise<Fault> {
+  // Of a name that is no UTF-8 nothing can be typed.
+  const paths = places.flatMap((it) => (Buffer.from(it.toString()).equals(it) ? [it.toString()] : []));
+  return (await place.withRights?.(fault, rights, ...paths)) ?? fault;
 }
 
 /** The path on disk, as bytes: a name may be no UTF-8. Throws Fault "rejected". */
@@ -30,11 +40,12 @@ export function placeOf(root: string, path: string): Buffer {
 }
 
 /** Makes the directory itself. Throws "denied", "full", "rejected". */
-export async function makeRoot(dir: string): Promise<void> {
+export async function makeRoot(place: LocalPlace): Promise<void> {
+  const { dir } = place;
   try {
     await makeDirDurable(dir);
   } catch (error) {
-    throw faultOfErrno(error, `cannot make ${dir}`);
+    throw await refusedAt(place, faultOfErrno(error, `cannot make ${dir}`), "rwx", Buffer.from(dir));
   }
 }
 

@@ -15,10 +15,11 @@ import {
 import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
-import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
+import { freeBytesAt } from "../../core/fs.js";
 import { hanging, Look, lookMs, mounted, OnMount } from "../../core/on-mount.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
+import { expectWritable, withRights } from "../../core/rights.js";
 import { deadLink, ifThere } from "../../core/stat.js";
 import { LocalSource } from "./source.js";
 import { LocalTarget } from "./target.js";
@@ -70,7 +71,7 @@ class LocalDevice implements Device {
     this.#options = given;
     this.#mount = new OnMount(given.dir, given.mounted, context.memory);
     // It may be unmounted between two looks.
-    const place = { ...given, expectHere: () => this.#mount.expectHere() };
+    const place = { ...given, expectHere: () => this.#mount.expectHere(), withRights };
     const looks$ = timer(0, lookMs).pipe(
       exhaustMap(() => this.#look()),
       distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
@@ -110,18 +111,14 @@ class LocalDevice implements Device {
       // One that is not there yet is made when it is first needed.
       await ifThere(fs.readdir(this.#options.dir));
     } catch (error) {
-      throw faultOfErrno(error, `cannot read ${this.#options.dir}`);
+      throw await withRights(faultOfErrno(error, `cannot read ${this.#options.dir}`), "rx", this.#options.dir);
     }
   }
 
   async probeTarget(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
     await this.#mount.expectHere();
-    try {
-      await mayWriteIn(this.#options.dir);
-    } catch (error) {
-      throw faultOfErrno(error, `cannot write in ${this.#options.dir}`);
-    }
+    await expectWritable(this.#options.dir, `cannot write in ${this.#options.dir}`);
   }
 
   async room(signal: AbortSignal): Promise<number | undefined> {
@@ -160,7 +157,7 @@ class LocalDevice implements Device {
       if (!stat.isDirectory()) return { state: "detached", reason: `${dir} is not a directory` };
       return { state: "attached", epoch: `${stat.dev}:${stat.ino}` };
     } catch (error) {
-      return { state: "detached", reason: faultOfErrno(error, `cannot use ${dir}`).message };
+      return { state: "detached", reason: (await withRights(faultOfErrno(error, `cannot use ${dir}`), "rx", dir)).message };
     }
   }
 }

@@ -9,7 +9,7 @@ import { isRunning } from "../../core/paths.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
 import { entryInstead, listedStill, nameless, noneIfGone, pathIn, volumeAt, volumeOf, withinAt } from "../../core/stat.js";
-import { type LocalPlace, lookAt, makeRoot, placeOf, statAt } from "./place.js";
+import { type LocalPlace, lookAt, makeRoot, placeOf, refusedAt, statAt } from "./place.js";
 
 /** For so many in all a thread is not begun: that takes longer. */
 const fewNames = 200;
@@ -40,7 +40,7 @@ export class LocalSource implements Source {
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {
     await this.#place.expectHere?.();
-    if (this.#place.create) await makeRoot(this.root);
+    if (this.#place.create) await makeRoot(this.#place);
     const whole = options.directories === true;
     const mounted = whole ? await this.#mounted() : undefined;
     const listing: Listing = { seen: 0 };
@@ -51,7 +51,7 @@ export class LocalSource implements Source {
       let given = dir.path === "" || !whole;
       try {
         if (!given && dir.volume !== undefined) dir = { ...dir, volume: await volumeOf(placeOf(this.root, dir.path), dir.volume) };
-        for await (const entries of listDir(this.#files, this.root, dir.path, signal, listing)) {
+        for await (const entries of listDir(this.#files, this.#place, dir.path, signal, listing)) {
           if (!given) yield dir;
           given = true;
           for (const entry of entries) {
@@ -105,9 +105,10 @@ export class LocalSource implements Source {
   }
 
   readInPlace(entry: FileEntry, offset: number, signal: AbortSignal, how: HowToRead): DigestedReading {
-    const reading = this.#files.read(placeOf(this.root, entry.path), entry, offset, how, signal);
+    const place = placeOf(this.root, entry.path);
+    const reading = this.#files.read(place, entry, offset, how, signal);
     return {
-      next: () => reading.next().catch((error: unknown) => this.#orAway(error)),
+      next: () => reading.next().catch((error: unknown) => this.#orAway(error, place)),
       close: () => reading.close(),
       get digest() {
         return reading.digest;
@@ -116,9 +117,9 @@ export class LocalSource implements Source {
   }
 
   /** In the mount point of a disk that was unmounted since, nothing is missing, and what is there is not what it was. */
-  async #orAway(error: unknown): Promise<never> {
+  async #orAway(error: unknown, place: Buffer): Promise<never> {
     if (isFault(error, "missing", "changed")) await this.#place.expectHere?.();
-    throw error;
+    throw isFault(error) ? await refusedAt(this.#place, error, "r", place) : error;
   }
 
   open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
@@ -129,11 +130,12 @@ export class LocalSource implements Source {
 /** One directory, some hundred entries at a time, at least once. Throws the Fault of opening it; what vanishes while it is looked at is left out. */
 export async function* listDir(
   files: FileThread,
-  root: string,
+  within: LocalPlace,
   dir: string,
   signal: AbortSignal,
   listing: Listing = { seen: 0 },
 ): AsyncGenerator<readonly FileEntry[]> {
+  const { dir: root } = within;
   const place = dir === "" ? Buffer.from(root) : placeOf(root, dir);
   if (listing.seen <= fewNames) {
     let names: Buffer[];
@@ -141,7 +143,8 @@ export async function* listDir(
       names = await fs.readdir(place, { encoding: "buffer" });
     } catch (error) {
       const fault = faultOfErrno(error, `cannot list ${dir === "" ? root : dir}`);
-      throw dir === "" && fault.kind === "missing" ? new Fault("offline", `${root} does not exist`) : fault;
+      if (dir === "" && fault.kind === "missing") throw new Fault("offline", `${root} does not exist`);
+      throw await refusedAt(within, fault, "rx", place);
     }
     listing.seen += names.length;
     if (listing.seen <= fewNames) {

@@ -10,7 +10,7 @@ import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } fr
 import { BadPlaces, copyNew, piecesOf, removeDurable, renameNew, removeFile, syncDir, syncFound, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
-import { expectNoLink, lookedFor, type LocalPlace, makeRoot, noName, parentOf, placeOf, statAt } from "./place.js";
+import { expectNoLink, lookedFor, type LocalPlace, makeRoot, noName, parentOf, placeOf, refusedAt, statAt } from "./place.js";
 
 export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
@@ -57,8 +57,8 @@ export class LocalTarget implements Target {
     // A final name that can never be must not cost a transfer first.
     placeOf(this.root, upload.path);
     const place = placeOf(this.root, upload.partialPath);
-    if (this.#place.create) await makeRoot(this.root);
-    await makeDirs(this.root, upload.partialPath);
+    if (this.#place.create) await makeRoot(this.#place);
+    await makeDirs(this.#place, upload.partialPath);
     let handle: fs.FileHandle | undefined;
     let marks: Marks | undefined;
     let at = offset;
@@ -111,10 +111,14 @@ export class LocalTarget implements Target {
   }
 
   async #mediumFault(upload: Upload, error: unknown, what: string, signal: AbortSignal): Promise<Fault> {
-    const fault = asTargetFault(error, what);
+    const fault = await this.#targetFault(upload, error, what);
     if (!(await this.#bad.isBad(upload.partialPath, parentOf(placeOf(this.root, upload.partialPath)), error))) return fault;
     await this.discard(upload, signal);
     return new Fault("transient", `${fault.message}, and takes other files: this one is begun anew`, { cause: error });
+  }
+
+  async #targetFault(upload: Upload, error: unknown, what: string): Promise<Fault> {
+    return refusedAt(this.#place, asTargetFault(error, what), "rwx", parentOf(placeOf(this.root, upload.partialPath)));
   }
 
   /** As a clone, where the file system has those: that takes no time and no room. */
@@ -128,7 +132,7 @@ export class LocalTarget implements Target {
     const there = await statAt(this.root, from.path);
     if (there === undefined) throw new Fault("missing", `${from.path} is not there`);
     if (there.kind !== "file" || there.size !== from.length) throw new Fault("changed", `${from.path} has ${there.size} bytes`);
-    await makeDirs(this.root, upload.partialPath);
+    await makeDirs(this.#place, upload.partialPath);
     try {
       await removeFile(place);
       // What was noted as synced is not there any more.
@@ -138,7 +142,7 @@ export class LocalTarget implements Target {
       if (size !== from.length) throw new Fault("changed", `${from.path} has ${size} bytes by now`);
       this.#written.add(upload.partialPath);
     } catch (error) {
-      throw isFault(error) ? error : asTargetFault(error, `cannot copy ${from.path}`);
+      throw isFault(error) ? error : await this.#targetFault(upload, error, `cannot copy ${from.path}`);
     }
   }
 
@@ -167,7 +171,7 @@ export class LocalTarget implements Target {
     try {
       digest = await this.#proven(place, upload, signal);
       const name = placeOf(this.root, upload.path);
-      await makeDirs(this.root, upload.path);
+      await makeDirs(this.#place, upload.path);
       const there = await this.look(upload, signal);
       if (there !== undefined) {
         const { expect } = upload;
@@ -222,7 +226,7 @@ export class LocalTarget implements Target {
       await removeDurable(placeOf(this.root, upload.partialPath));
     } catch (error) {
       // A file is where a directory was.
-      if (codeOf(error) !== "ENOTDIR") throw asTargetFault(error, `cannot remove ${upload.partialPath}`);
+      if (codeOf(error) !== "ENOTDIR") throw await this.#targetFault(upload, error, `cannot remove ${upload.partialPath}`);
     }
     this.#written.delete(upload.partialPath);
     this.#bad.forget(upload.partialPath);
@@ -259,7 +263,8 @@ function receipt(upload: Upload, digest: Digest): Receipt {
 }
 
 /** Makes the directories above a path; new names are durable. Throws the Fault. */
-export async function makeDirs(root: string, path: string): Promise<void> {
+export async function makeDirs(place: LocalPlace, path: string): Promise<void> {
+  const { dir: root } = place;
   let at = path.indexOf("/");
   try {
     for (; at !== -1; at = path.indexOf("/", at + 1)) {
@@ -269,7 +274,9 @@ export async function makeDirs(root: string, path: string): Promise<void> {
       if (!there.isDirectory()) throw new Fault("rejected", `${root}/${path.slice(0, at)} is there and is not a directory`);
     }
   } catch (error) {
-    throw isFault(error) ? error : asTargetFault(error, `cannot make the directory ${path.slice(0, at)}`);
+    if (isFault(error)) throw error;
+    const made = path.slice(0, at);
+    throw await refusedAt(place, asTargetFault(error, `cannot make the directory ${made}`), "rwx", parentOf(placeOf(root, made)));
   }
 }
 

@@ -12,7 +12,7 @@ import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/p
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
 import { Turns } from "../../core/turns.js";
-import { expectNoLink, isSame, type LocalPlace, lookAt, makeRoot, noName, parentOf, placeOf } from "./place.js";
+import { expectNoLink, isSame, type LocalPlace, lookAt, makeRoot, noName, parentOf, placeOf, refusedAt } from "./place.js";
 import { listDir, type LocalSource } from "./source.js";
 import { makeDirs, type LocalTarget } from "./target.js";
 
@@ -36,7 +36,7 @@ export class LocalTree implements Tree {
   async *list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry> {
     await this.#place.expectHere?.();
     if (dir !== "") await expectNoLink(this.root, `${dir}/`);
-    for await (const entries of listDir(this.#files, this.root, dir, signal))
+    for await (const entries of listDir(this.#files, this.#place, dir, signal))
       for (const entry of entries) {
         throwIfAborted(signal);
         yield entry;
@@ -69,7 +69,7 @@ export class LocalTree implements Tree {
       if (codeOf(error) === "EEXIST") throw new Fault("conflict", `${to} is there already`);
       // What is moved is there still: it is the new name that is refused.
       const refused = (await this.stat(from).catch(() => undefined)) === undefined ? undefined : await noName(this.root, to, error);
-      throw refused ?? faultOfErrno(error, `cannot move ${from} to ${to}`);
+      throw refused ?? (await this.#refused(faultOfErrno(error, `cannot move ${from} to ${to}`), target, source));
     }
   }
 
@@ -80,7 +80,7 @@ export class LocalTree implements Tree {
     try {
       await (now === undefined ? syncGone(place) : removeDurable(place));
     } catch (error) {
-      throw faultOfErrno(error, `cannot remove ${path}`);
+      throw await this.#refused(faultOfErrno(error, `cannot remove ${path}`), place);
     }
   }
 
@@ -94,7 +94,7 @@ export class LocalTree implements Tree {
       await syncGone(place);
     } catch (error) {
       const fault = faultOfRmdir(error, path);
-      if (fault !== undefined) throw fault;
+      if (fault !== undefined) throw await this.#refused(fault, place);
     }
   }
 
@@ -112,7 +112,7 @@ export class LocalTree implements Tree {
       return true;
     } catch (error) {
       if (codeOf(error) === "EEXIST") return false;
-      throw faultOfErrno(error, `cannot make the directory ${path}`);
+      throw await this.#refused(faultOfErrno(error, `cannot make the directory ${path}`), place);
     }
   }
 
@@ -137,10 +137,14 @@ export class LocalTree implements Tree {
     return tryOut(tried, dir, signal);
   }
 
+  #refused(fault: Fault, ...places: readonly Buffer[]): Promise<Fault> {
+    return refusedAt(this.#place, fault, "rwx", ...places.map(parentOf));
+  }
+
   async #makeDirsOf(path: string): Promise<void> {
     await this.#place.expectHere?.();
-    if (this.#place.create) await makeRoot(this.root);
-    await makeDirs(this.root, path);
+    if (this.#place.create) await makeRoot(this.#place);
+    await makeDirs(this.#place, path);
   }
 
   async #expect(path: string, expect: Stamp | "directory"): Promise<void> {

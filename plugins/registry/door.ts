@@ -12,7 +12,6 @@ import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import {
   isBelow,
   makeDirDurable,
-  mayWriteIn,
   realOf,
   removeFile,
   removeTemporaries,
@@ -24,6 +23,7 @@ import {
 import { hostAndPort, listening } from "../../core/net.js";
 import type { PluginContext } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
+import { expectWritable } from "../../core/rights.js";
 import { shellWord } from "../../core/text.js";
 import { whose } from "./allowance.js";
 import {
@@ -159,9 +159,7 @@ export class Door {
     await programsHere(legacy, signal);
     await expectShell(accountHere(), undefined, signal);
     expectPlain(dir);
-    await mayWriteIn(dir).catch((error: unknown) => {
-      throw faultOfErrno(error, `cannot write in ${dir}`);
-    });
+    await expectWritable(dir, `cannot write in ${dir}`);
     const server = createServer((socket) => socket.destroy());
     await listening(server, this.#options.listen);
     await new Promise<void>((resolve) => server.close(() => resolve()));

@@ -6,10 +6,11 @@ import { X509Certificate } from "node:crypto";
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import { Fault, faultOfErrno } from "../../core/errors.js";
-import { expectOutside, makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
+import { expectOutside, makeDirDurable, writeDurable } from "../../core/fs.js";
 import { fingerprintOf } from "../../core/net.js";
 import { hashPassword, newPassword } from "../../core/password.js";
 import type { Clock, Level } from "../../core/plugin.js";
+import { expectWritable } from "../../core/rights.js";
 import { sizeText } from "../../core/text.js";
 import { Turns } from "../../core/turns.js";
 import type { Catalogue, Used, Vehicle } from "./catalogue.js";
@@ -61,9 +62,7 @@ export class FtpAccounts {
     const { usersFile, root } = this.options;
     expectOutside("the users' file", usersFile, root);
     await this.#certificate();
-    await mayWriteIn(dirname(usersFile)).catch((error: unknown) => {
-      throw faultOfErrno(error, `cannot write ${usersFile}`);
-    });
+    await expectWritable(dirname(usersFile), `cannot write ${usersFile}`);
   }
 
   /** A new password; the one before ends. Known nowhere else from then on. Resolves once the file has it. Throws Refused "revoked". */

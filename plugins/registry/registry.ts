@@ -13,11 +13,12 @@ import { BehaviorSubject } from "../../core/rxjs.js";
 import { newCertificate } from "../../core/certificate.js";
 import { CertificateFiles } from "../../core/certificate-files.js";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
-import { freeBytesAt, makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
+import { freeBytesAt, makeDirDurable, writeDurable } from "../../core/fs.js";
 import { fingerprintOf, listening } from "../../core/net.js";
 import { OnMount } from "../../core/on-mount.js";
 import type { PluginContext, Presence, Service } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
+import { expectWritable } from "../../core/rights.js";
 import { all } from "../../core/turns.js";
 import { forwardedFor, whose } from "./allowance.js";
 import { Api } from "./api.js";
@@ -176,9 +177,7 @@ export class Registry implements Service {
     throwIfAborted(signal);
     const { root, listen, tls, legacy } = this.#options;
     await this.#mount.expectHere();
-    await mayWriteIn(root).catch((error: unknown) => {
-      throw faultOfErrno(error, `cannot write in ${root}`);
-    });
+    await expectWritable(root, `cannot write in ${root}`);
     if (tls !== undefined) await new CertificateFiles(tls.cert, tls.key).read();
     await this.#ftp?.probe();
     await new Door({ listen: this.#options.door.listen, dir: join(this.#context.stateDir, "door"), legacy }, this.#context).probeStart(

@@ -210,14 +210,14 @@ test(
       code: 2,
       out: [
         "in: works",
-        "readonly: cannot write in DIR/readonly: permission denied",
+        "readonly: cannot write in DIR/readonly: permission denied: nobody may not write in DIR/readonly: sudo chgrp nogroup DIR/readonly && sudo chmod g+rwx DIR/readonly",
         "out: works",
         "made: works",
         "ftp: answers; whether it can be written is not tried",
         'byHand: answers, and its root cannot be listed (the root cannot be entered: the server said "No such file or directory.")',
         "free: can be started",
         'held: port HELD of 127.0.0.1 is held by another program; stop that, or set another port in "listen"',
-        "closed: u could not write in DIR/readonly/srv/u: permission denied",
+        "closed: u could not write in DIR/readonly/srv/u: permission denied: nobody may not make DIR/readonly/srv/u: sudo install -d -o nobody DIR/readonly/srv/u",
         'bare: there is no DIR/no.crt: put the certificate there; "filesync init --ground --yes" makes the one of a ground station anew',
       ].join("\n"),
     });
@@ -228,6 +228,38 @@ test(
     await daemon.until(({ message }) => message.includes("FTP server listens"), "listening");
     await daemon.until(({ what }) => what === "ready", "ready");
     assert.match((await said()).out, /^free: works: the daemon that runs serves it$/m);
+  },
+);
+
+test(
+  "check --probe: a source that delivered files are to leave, and that this user may not write",
+  { skip: root ? false : "needs root to become another user" },
+  async (t) => {
+    const world = new World(t);
+    chmodSync(world.dir, 0o755);
+    for (const dir of ["kept", "left", "out", "state"]) world.mkdir(dir);
+    for (const dir of ["out", "state"]) chownSync(world.path(dir), nobody.uid, nobody.gid);
+    const config = world.config({
+      devices: { kept: local("kept"), left: local("left", { archiveDir: "done" }), out: local("out") },
+      routes: [
+        { from: "kept", to: ["out"] },
+        { from: "left", to: ["out"], afterDelivery: "archive" },
+      ],
+    });
+    assert.equal((await runProgram(["check", "--config", config], nobody)).code, 0);
+    const { code, out } = await runProgram(["check", "--probe", "--config", config], nobody);
+    assert.deepEqual(
+      [code, masked(out, world.dir)],
+      [
+        2,
+        [
+          "kept: works",
+          'left: "afterDelivery" takes away there what was delivered: cannot write in DIR/left: permission denied: ' +
+            "nobody may not write in DIR/left: sudo chgrp nogroup DIR/left && sudo chmod g+rwx DIR/left",
+          "out: works",
+        ].join("\n"),
+      ],
+    );
   },
 );
 
@@ -255,15 +287,36 @@ test(
     const run = await runProgram(["run", "--once", "--json", "--config", config], nobody);
     assert.equal(run.code, 3, run.out + run.err);
     assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
-    assert.match(run.out, /in:secret: left out: cannot list secret: permission denied/);
-    assert.match(run.out, /in:c → out: set aside: cannot open c: permission denied/);
+    const said = run.out.replaceAll(world.dir, "DIR");
+    const given = (path: string, rights: string) => `sudo chgrp nogroup DIR/${path} && sudo chmod g+${rights} DIR/${path}`;
+    const holds = (text: string) => assert.ok(said.includes(text), `${text}\nis not in\n${said}`);
+    holds(`in:secret: left out: cannot list secret: permission denied: nobody may not read DIR/in/secret: ${given("in/secret", "rx")}`);
+    holds(
+      `in:c → out: set aside: cannot open c: permission denied: nobody may not read DIR/in/c: ${given("in/c", "r")}; ` +
+        "it is tried again daily, and when out or in attaches; to try it now: filesync retry ",
+    );
+    const status = await runProgram(["status", "--config", config], nobody);
+    assert.match(status.out, /^ {2}in:c → out: cannot open c: permission denied: nobody may not read /m);
     assert.match(run.out, /finished, but .*, 1 path at the source could not be read; the lines above say why/);
     assert.doesNotMatch(run.out, /"detached","message":"in:/);
-    assert.match(run.out, /readonly: cannot (write|make the directory).*permission denied/);
+    assert.match(run.out, /readonly: cannot write .*permission denied: nobody may not write in .*\/readonly: sudo chgrp nogroup /);
     const denied = world.config({ stateDir: "readonly/state", devices: {} }, "denied.json");
     const state = await runProgram(["run", "--config", denied], nobody);
     assert.equal(state.code, 2);
-    assert.match(state.err, /^filesync: the state directory .* cannot be written \(EACCES\): run as a user who may, or set "stateDir"/);
+    const words = masked(state.err, world.dir);
+    assert.equal(
+      words,
+      "filesync: the state directory DIR/readonly/state cannot be written: permission denied: nobody may not make DIR/readonly/state: " +
+        'sudo install -d -o nobody DIR/readonly/state; or run as a user who may, or set "stateDir" to a directory of yours',
+    );
+    // `check` looks at the file alone, `--probe` at what is on this machine.
+    assert.equal((await runProgram(["check", "--config", denied], nobody)).code, 0);
+    const probed = await runProgram(["check", "--probe", "--config", denied], nobody);
+    assert.equal(probed.code, 2);
+    assert.match(
+      masked(probed.out, world.dir),
+      /^DIR\/denied\.json:\d+: stateDir: the state directory DIR\/readonly\/state cannot be written: /,
+    );
   },
 );
 
