@@ -78,6 +78,17 @@ test("while nobody knows the time a window waits, or is open where that is wante
   assert.equal(await held({ time: "22:00-06:00", whenClockUnknown: "go" }, { ...at(12, 0), trusted: false }), undefined);
 });
 
+test("a time that no day has is named; two that are the same are told apart from it", () => {
+  const said = (time: unknown) => v.safeParse(whenSchema, { time }).issues?.[0]?.message;
+  const none = (time: string) => `times from 00:00 to 23:59, or to 24:00: ${time} is none of them`;
+  assert.equal(said("25:00-06:00"), none("25:00"));
+  assert.equal(said("22:00-6:60"), none("6:60"));
+  assert.equal(said("24:00-06:00"), none("24:00"));
+  assert.equal(said(["22:00-06:00", "22:00-25:00"]), none("25:00"));
+  assert.equal(said("22:00-24:00"), undefined);
+  for (const time of ["22:00-22:00", "22-6"]) assert.equal(said(time), 'two times that differ, such as "22:00-06:00"');
+});
+
 test("what is no condition is told with what it should be", () => {
   for (const wrong of [
     { time: "22-6" },

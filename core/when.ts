@@ -49,26 +49,33 @@ const windowText = 'two times that differ, such as "22:00-06:00"';
 const window = v.pipe(
   v.string(windowText),
   v.rawTransform<string, Window>(({ dataset, addIssue, NEVER }) => {
-    const [, h1, m1, h2, m2] = (/^(\d\d?):(\d\d)-(\d\d?):(\d\d)$/.exec(dataset.value.replaceAll(" ", "")) ?? []).map(Number);
-    const from = minutes(h1, m1);
-    const to = minutes(h2, m2);
-    if (from !== undefined && to !== undefined && from !== to && from < 1440) return { text: dataset.value, from, to };
-    addIssue({ message: windowText });
+    const [, first = "", last = ""] = /^(\d\d?:\d\d)-(\d\d?:\d\d)$/.exec(dataset.value.replaceAll(" ", "")) ?? [];
+    const from = minutes(first, 1439);
+    const to = minutes(last, 1440);
+    if (from !== undefined && to !== undefined && from !== to) return { text: dataset.value, from, to };
+    const none = first === "" ? undefined : from === undefined ? first : to === undefined ? last : undefined;
+    addIssue({ message: none === undefined ? windowText : `times from 00:00 to 23:59, or to 24:00: ${none} is none of them` });
     return NEVER;
   }),
 );
 
-function minutes(hours = NaN, minutes = NaN): number | undefined {
+function minutes(text: string, most: number): number | undefined {
+  const [hours = NaN, minutes = NaN] = text.split(":").map(Number);
   const all = hours * 60 + minutes;
-  return minutes < 60 && all <= 1440 ? all : undefined;
+  return minutes < 60 && all <= most ? all : undefined;
 }
 
 /** One, or a list of them. */
 function oneOrMore<T>(item: v.GenericSchema<string, T>, what: string) {
   return v.pipe(
-    v.union([item, v.pipe(v.array(item, what), v.minLength(1, "at least one"))], what),
+    v.union([item, v.pipe(v.array(item, what), v.minLength(1, "at least one"))], ({ issues }) => closest(issues) ?? what),
     v.transform((given) => (Array.isArray(given) ? given : [given]) as readonly T[]),
   );
+}
+
+/** What the item itself says of a text that it does not take. */
+function closest(issues: readonly v.BaseIssue<unknown>[] = []): string | undefined {
+  return issues.find(({ type }) => type === "raw_transform")?.message;
 }
 
 const name = v.pipe(v.string("a name"), v.nonEmpty("a name"));
