@@ -293,7 +293,7 @@ async function main(argv: readonly string[]): Promise<number> {
   for (const usage of usages) registry.example(`  $ filesync registry ${usage}`);
   cli
     .command("demo", "A simulated flight controller → spool → the bundled FTP server, without hardware")
-    .option("--dir <dir>", "Files for the simulated flight controller, in place of made-up flights")
+    .option("--dir <dir>", "Files for the simulated flight controller, in place of made-up flights; made where it is missing")
     .option("--once", "Exit when all has arrived")
     .action(
       does(async (options: { dir?: string; once?: boolean }) =>

@@ -2,11 +2,14 @@
  * `demo`: a simulated flight controller, the spool and the bundled FTP server in one process, without hardware. Its state is kept, so a
  * second start goes on where the first one was stopped or killed.
  */
-import { mkdirSync, existsSync, statSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { loadConfig } from "../core/config.js";
 import type { Daemon } from "../core/daemon.js";
+import { codeOf, faultOfErrno } from "../core/errors.js";
+import { makeDirs } from "../core/fs.js";
+import { withRights } from "../core/rights.js";
 import { shellWord, sizeText } from "../core/text.js";
 import { demoFlights, writeFlights } from "../sim/flights.js";
 import { startSim } from "../sim/sim.js";
@@ -22,10 +25,10 @@ export async function demoCommand(options: { dir?: string; once: boolean }): Pro
   const home = resolve("demo");
   const ground = join(home, "ground");
   const given = options.dir === undefined ? undefined : resolve(options.dir);
-  if (given !== undefined && !(existsSync(given) && statSync(given).isDirectory())) throw new UsageError(`${given} is not a directory`);
   const vehicleDir = given ?? join(home, "vehicle");
   const output = outputTo(process.stdout);
-  mkdirSync(ground, { recursive: true });
+  const isNew = await made(vehicleDir);
+  await made(ground);
   if (given === undefined) {
     mkdirSync(join(vehicleDir, logDir), { recursive: true });
     writeFlights(join(vehicleDir, logDir), demoFlights);
@@ -50,6 +53,7 @@ export async function demoCommand(options: { dir?: string; once: boolean }): Pro
     if (config === undefined || problems.length > 0) throw new Error(problems.map(({ message }) => message).join("; "));
 
     output.line(`A simulated flight controller (PX4, USB speed) with the files of ${vehicleDir}`);
+    if (isNew && given !== undefined) output.line(`${vehicleDir} was made, and is empty: copy logs into it`);
     output.line(`An FTP server at ftp://demo:demo@127.0.0.1:${port}/ that keeps its files in ${ground}`);
     output.line(
       `What has been moved is remembered in ${config.stateDir}. Kill this in the middle (kill -9 ${process.pid}) and start it again: it goes on.`,
@@ -83,6 +87,16 @@ export async function demoCommand(options: { dir?: string; once: boolean }): Pro
     });
   } finally {
     await sim.close();
+  }
+}
+
+/** Whether it was missing. */
+async function made(dir: string): Promise<boolean> {
+  try {
+    return (await makeDirs(dir)) !== undefined;
+  } catch (error) {
+    if (["EEXIST", "ENOTDIR"].includes(codeOf(error))) throw new UsageError(`${dir} is not a directory, and none can be made there`);
+    throw new UsageError((await withRights(faultOfErrno(error, `cannot make ${dir}`), "rwx", dir)).message);
   }
 }
 
