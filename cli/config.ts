@@ -1,12 +1,11 @@
 /** Finds and loads the configuration; says all that is wrong with it at once. */
-import { parseTree } from "jsonc-parser";
+import { getNodeValue, parseTree } from "jsonc-parser";
 import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
 import { loadConfig, type Loaded, withoutMark } from "../core/config.js";
 import { lineOf, problemText, type ConfigProblem } from "../core/config-problems.js";
-import { codeOf } from "../core/errors.js";
-import { reasonOf } from "../core/retry.js";
+import { codeOf, faultOfErrno } from "../core/errors.js";
 import { deadLink } from "../core/stat.js";
 import { strangeText } from "./machine/state-dir.js";
 import { plugins } from "./plugins.js";
@@ -62,11 +61,28 @@ export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
           ? new ClosedConfig(path).message
           : code === "EISDIR"
             ? `${path} is a directory; "--config" names the file in it`
-            : `${path} cannot be read: ${reasonOf(error)}`,
+            : faultOfErrno(error, `${path} cannot be read`).message,
     );
   }
   const surroundings = { baseDir: dirname(path), env: process.env, ...(secrets === undefined ? {} : { secrets }) };
-  return loadConfig(text, plugins, { ...surroundings, hostName: hostname() });
+  const loaded = await loadConfig(text, plugins, { ...surroundings, hostName: hostname() });
+  const old = await oldProblem(path, text, loaded);
+  return old === undefined ? loaded : { ...loaded, problems: [old, ...loaded.problems] };
+}
+
+/** That it is one of the program before: said ahead of each key that this one does not know. */
+async function oldProblem(path: string, text: string, { problems }: Loaded): Promise<ConfigProblem | undefined> {
+  if (problems.length === 0) return undefined;
+  const bare = withoutMark(text);
+  const tree = parseTree(bare, [], { allowTrailingComma: true });
+  if (tree === undefined) return undefined;
+  const { oldKeyIn } = await import("./legacy/translate.js");
+  const given: unknown = getNodeValue(tree);
+  const key = oldKeyIn(given);
+  if (key === undefined) return undefined;
+  const line = lineOf(tree, Array.isArray(given) ? [] : [key], (offset) => bare.slice(0, offset).split("\n").length);
+  const message = `this is a configuration of the FileSync in Python ("${key}"): "filesync import-legacy ${shellWord(path)} --config NEW" writes one of this program to NEW`;
+  return { line, path: "", message };
 }
 
 /** A configuration as far as there is one. */

@@ -11,9 +11,9 @@ import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, type Lock } from "../core/installation.js";
 import { damagedText, Journal, JournalDamaged } from "../core/journal.js";
 import { forgottenIn } from "../core/receipts.js";
-import { reasonOf } from "../core/retry.js";
 import { isMedium } from "../core/tables.js";
 import { UsageError } from "./config.js";
+import { noScratch } from "./scratch.js";
 import { asOwnerOf } from "./machine/as-owner.js";
 import { barredText, othersText, strangeText } from "./machine/state-dir.js";
 
@@ -129,9 +129,7 @@ export async function learnedOf(devices: readonly DeviceConfig[], config: Config
 /** With a state directory that knows nothing, for this question alone. */
 async function foreseen<T>(config: Config, none: string, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
   const cannot = (error: unknown): never => {
-    throw new UsageError(
-      `${none}, and what a first run would find needs room in ${tmpdir()}: ${reasonOf(error)}; set TMPDIR to a directory with room`,
-    );
+    throw noScratch(`${none}, and what a first run would find needs room in`, error);
   };
   const stateDir = await fs.mkdtemp(join(tmpdir(), "filesync-first-")).catch(cannot);
   try {
@@ -174,9 +172,7 @@ async function isOnReadOnly(stateDir: string): Promise<boolean> {
 /** SQLite reads a journal with its log only where it may write beside it. */
 async function copyOf(stateDir: string): Promise<string> {
   const cannot = (error: unknown): never => {
-    throw new UsageError(
-      `${stateDir} cannot be written, and to be read the journal has to be copied to ${tmpdir()}: ${reasonOf(error)}; set TMPDIR to a directory with room`,
-    );
+    throw noScratch(`${stateDir} cannot be written, and to be read the journal has to be copied to`, error);
   };
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-journal-")).catch(cannot);
   try {

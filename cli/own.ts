@@ -18,6 +18,7 @@ import type { PluginContext } from "../core/plugin.js";
 import { reasonOf } from "../core/retry.js";
 import { shellWord } from "../core/text.js";
 import { UsageError } from "./config.js";
+import { noScratch } from "./scratch.js";
 import { strangeText } from "./machine/state-dir.js";
 import { plugins } from "./plugins.js";
 
@@ -49,6 +50,14 @@ export async function homeIn(stateDir: string): Promise<Home | string> {
   return { stateDir };
 }
 
+function scratchFor(name: string): string {
+  try {
+    return mkdtempSync(join(tmpdir(), "filesync-"));
+  } catch (error) {
+    throw noScratch(`what ${name} needs for the time of this command is kept in`, error);
+  }
+}
+
 /** What a plugin needs around it for one command. */
 export async function withContext<T>(
   name: string,
@@ -56,7 +65,7 @@ export async function withContext<T>(
   work: (context: PluginContext, clock: RealClock) => Promise<T>,
   say: PluginContext["say"] = () => undefined,
 ): Promise<T> {
-  const scratch = mkdtempSync(join(tmpdir(), "filesync-"));
+  const scratch = scratchFor(name);
   const clock = new RealClock();
   const memory = new Map(names.learned);
   const context: PluginContext = {

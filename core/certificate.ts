@@ -2,14 +2,19 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Fault } from "./errors.js";
+import { Fault, faultOfErrno } from "./errors.js";
 import type { RunCommand } from "./program.js";
 
 const days = 7305;
 
 /** Both PEM, for the host of this name. Throws Fault "config" with what to install. */
 export async function newCertificate(run: RunCommand, name: string): Promise<{ readonly cert: string; readonly key: string }> {
-  const work = await mkdtemp(join(tmpdir(), "filesync-"));
+  const work = await mkdtemp(join(tmpdir(), "filesync-")).catch((error: unknown) => {
+    throw new Fault(
+      "config",
+      `${faultOfErrno(error, `the certificate is made in ${tmpdir()}`).message}; set TMPDIR to a directory that may be written`,
+    );
+  });
   try {
     const [cert, key] = [join(work, "crt"), join(work, "key")];
     const { code, complaint } = await run("openssl", [

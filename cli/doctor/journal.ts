@@ -6,9 +6,11 @@ import { fileURLToPath } from "node:url";
 import { faultOfErrno } from "../../core/errors.js";
 import { freeBytesAt } from "../../core/fs.js";
 import { shellWord, sizeText } from "../../core/text.js";
+import { UsageError } from "../config.js";
 import type { JournalRead } from "../machine/journal-main.js";
 import { journalTrouble, strangeIn } from "../machine/state-dir.js";
 import { at, isThere, type View } from "../machine/view.js";
+import { noScratch } from "../scratch.js";
 import { type Finding, findingsOf } from "./finding.js";
 
 const finding = findingsOf("space");
@@ -27,9 +29,9 @@ export async function checkJournal(view: View, stateDir: string): Promise<Findin
     if (journalTrouble(at(view, path)) !== undefined) return [];
     const bytes = ["", "-wal"].reduce((sum, end) => sum + (statSync(at(view, `${path}${end}`), { throwIfNoEntry: false })?.size ?? 0), 0);
     if (bytes === 0) return [];
-    if ((await freeBytesAt(tmpdir())) < 2 * bytes)
+    if ((await freeBytesAt(tmpdir()).catch(noCopy)) < 2 * bytes)
       return unseen(`a copy of it (${sizeText(bytes)}) has no room in ${tmpdir()}`, "# set TMPDIR to a directory with room");
-    dir = await fs.mkdtemp(join(tmpdir(), "filesync-journal-"));
+    dir = await fs.mkdtemp(join(tmpdir(), "filesync-journal-")).catch(noCopy);
     const ran = await view.run(process.execPath, [program, at(view, stateDir), dir], mostMs);
     if (ran.code !== 0) return unseen(ran.complaint);
     const { found, words } = JSON.parse(ran.out) as JournalRead;
@@ -37,11 +39,16 @@ export async function checkJournal(view: View, stateDir: string): Promise<Findin
     if (found === "damaged" || found === "unreadable") return [finding("bad", path, `it is damaged (${words})`, ...anew(stateDir))];
     return unseen(words, ...(found === "denied" ? ["sudo filesync doctor"] : []));
   } catch (error) {
+    if (error instanceof UsageError) return unseen(error.message);
     const fault = faultOfErrno(error, "");
     return unseen(fault.message.replace(/^: /, ""), ...(fault.kind === "denied" ? ["sudo filesync doctor"] : []));
   } finally {
     if (dir !== undefined) await fs.rm(dir, { recursive: true, force: true });
   }
+}
+
+function noCopy(error: unknown): never {
+  throw noScratch("a copy of it is made in", error);
 }
 
 /** A daemon that meets it does the same by itself; until then what it tells, and does, may be wrong. */

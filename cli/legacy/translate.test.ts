@@ -1,7 +1,7 @@
 /** Each form that a configuration of the FileSync in Python had, in the words of this one; and each part that has no equal is said. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { patternOf, serverOf, translated } from "./translate.js";
+import { oldKeyIn, patternOf, serverOf, translated } from "./translate.js";
 
 const none = new Set<string>();
 
@@ -280,4 +280,12 @@ test("patterns: * matched directories too", () => {
   for (const [old, pattern] of Object.entries(now)) assert.equal(patternOf(old), pattern, old);
   assert.equal(patternOf("/a*b/c"), undefined);
   assert.equal(patternOf("a.txt"), undefined, "it never matched");
+});
+
+test("an old configuration is known by a key at its top; one of this program is none", () => {
+  assert.equal(oldKeyIn({ enable: true, source: disk, target: ftp }), "source");
+  assert.equal(oldKeyIn({ workers: [] }), "workers");
+  assert.equal(oldKeyIn([{ name: "a", target: ftp, source: disk }]), "target");
+  assert.equal(oldKeyIn(disk), "device_class");
+  for (const none of [undefined, "source", [], {}, { routes: [] }, { devices: {}, source: "fc" }]) assert.equal(oldKeyIn(none), undefined);
 });

@@ -81,6 +81,17 @@ export function translated(old: unknown, base: string, taken: ReadonlySet<string
   return work;
 }
 
+/** The first key of the old forms that stands at the top of a configuration, which has none of this program's "devices" there. */
+export function oldKeyIn(given: unknown): string | undefined {
+  const all: readonly unknown[] = Array.isArray(given) ? given : [given];
+  const tops = all.filter(isObject);
+  if (tops.some((top) => "devices" in top)) return undefined;
+  return tops.flatMap((top) => Object.keys(top)).find((key) => oldKeys.has(key));
+}
+
+/** Of those of a worker, and of a device that stands alone, the ones that say what it is. */
+const oldKeys: ReadonlySet<string> = new Set(["workers", "source", "target", "ftp_server", "device_class", "device", "mover_count"]);
+
 /** What would be wrong with a part of it: "devices.target.host", and why. */
 interface Mistake {
   readonly path: string;

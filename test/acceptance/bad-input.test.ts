@@ -162,6 +162,38 @@ test("a wrong password: the device waits and says so, the other target gets its 
   assert.doesNotMatch(run.out + run.err, /wrong-password/);
 });
 
+test("--config below a file says what is wrong with that path, without node's words", async (t) => {
+  const world = new World(t);
+  const path = `${world.config({ devices: {} })}/config.json`;
+  const { code, err } = await runProgram(["check", "--config", path]);
+  assert.deepEqual([code, err], [2, `filesync: ${path} cannot be read: a part of the path is not a directory\n`]);
+});
+
+test("a configuration of the FileSync in Python: check and run say first, and once, what makes one of this program of it", async (t) => {
+  const world = new World(t);
+  const args = { host: "192.168.20.131", user: "test-1", passwd: "passwd" };
+  const old = {
+    workers: [
+      {
+        source: { device_class: "LOCAL", module_path: "device_local", args: { dir: world.mkdir("in") } },
+        target: { device_class: "FTP", module_path: "device_ftp", args },
+      },
+    ],
+  };
+  const config = world.path("old.json");
+  writeFileSync(config, JSON.stringify(old, null, 2));
+  const words = `${config}:2: this is a configuration of the FileSync in Python ("workers"): "filesync import-legacy ${config} --config NEW" writes one of this program to NEW`;
+  for (const command of ["check", "run"]) {
+    const { code, out, err } = await runProgram([command, "--config", config]);
+    const lines = `${out}\n${err}`.split("\n").filter((line) => line !== "");
+    assert.equal(code, 2);
+    assert.equal(lines.filter((line) => line.includes("import-legacy")).length, 1, lines.join("\n"));
+    assert.equal(lines[0]?.replace(/^filesync: /, ""), words);
+  }
+  const made = await runProgram(["import-legacy", config, "--config", world.path("NEW")]);
+  assert.match(made.out, /^Written: /, made.err);
+});
+
 test("check --probe: of a server that lets one in and says nothing it is told that it does not answer, not that something stopped", async (t) => {
   const world = new World(t);
   const silent = createServer().listen(0, "127.0.0.1");

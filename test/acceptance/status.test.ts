@@ -153,7 +153,14 @@ test("on a read-only file system the journal is read all the same, also after a 
   assert.deepEqual(readdirSync(world.path("tmp")), [], "nothing of it is left");
   const nowhere = await runProgram(["status", "--config", config], { env: { ...process.env, TMPDIR: world.path("nowhere") } });
   assert.equal(nowhere.code, 2);
-  assert.match(nowhere.err, /state cannot be written, and to be read .* copied to .*nowhere: .*ENOENT.*; set TMPDIR/);
+  assert.match(
+    nowhere.err,
+    /state cannot be written, and to be read .* copied to .*nowhere: there is no such file or directory; set TMPDIR/,
+  );
+  const probed = await runProgram(["check", "--probe", "--config", config], { env: { ...process.env, TMPDIR: world.path("nowhere") } });
+  assert.match(probed.out, /^in: what in needs .* is kept in \S*nowhere: there is no such file or directory; set TMPDIR to a directory/m);
+  const listed = await runProgram(["ls", "in:", "--config", config], { env: { ...process.env, TMPDIR: world.path("nowhere") } });
+  assert.deepEqual([listed.code, /^filesync: what in needs .*; set TMPDIR to a directory/.test(listed.err)], [2, true], listed.err);
   const forget = await runProgram(["forget", "a.ulg", "--config", config]);
   assert.deepEqual(
     [forget.code, forget.err],
