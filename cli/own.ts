@@ -9,7 +9,7 @@ import { loadConfig, type DeviceConfig } from "../core/config.js";
 import { ControlError, exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
 import { Fault, isFault } from "../core/errors.js";
 import { Events } from "../core/events.js";
-import { mayWriteIn } from "../core/fs.js";
+import { expectWritable } from "../core/rights.js";
 import { byHand, type Hands } from "../core/hand.js";
 import { notesIn } from "../core/hand-shot.js";
 import { Lane } from "../core/lane.js";
@@ -43,9 +43,9 @@ export async function homeIn(stateDir: string): Promise<Home | string> {
   if (there !== undefined && there.uid !== process.getuid?.())
     return `it is noted in ${stateDir} first, which belongs to the user with id ${there.uid}: run this as that user`;
   try {
-    await mayWriteIn(stateDir);
+    await expectWritable(stateDir, `it is noted in ${stateDir} first, which cannot be written`);
   } catch (error) {
-    return `it is noted in ${stateDir} first, which cannot be written: ${reasonOf(error)}; run this as the daemon's user`;
+    return `${reasonOf(error)}; or run this as the daemon's user`;
   }
   return { stateDir };
 }

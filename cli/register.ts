@@ -4,7 +4,7 @@ import { dirname, relative } from "node:path";
 import { hostname } from "node:os";
 import { RealClock } from "../core/clock.js";
 import type { Config, DeviceConfig } from "../core/config.js";
-import { codeOf, Fault, faultOfErrno, isFault } from "../core/errors.js";
+import { codeOf, Fault, faultOfErrno, isFault, textOfErrno } from "../core/errors.js";
 import { installationIn, installationOf, lockStateDir, machineName, StateDirHeld } from "../core/installation.js";
 import { mayWriteIn } from "../core/fs.js";
 import { parseFingerprint } from "../core/net.js";
@@ -262,7 +262,9 @@ export async function installationFor(stateDir: string, configs: Owner | undefin
   } catch (error) {
     const known = error instanceof StateDirHeld ? await installationIn(stateDir) : undefined;
     if (known !== undefined) return known;
-    throw new UsageError(`the state directory ${stateDir} cannot be used: ${reasonOf(error)}; run this as the daemon's user, or as root`);
+    throw new UsageError(
+      `${textOfErrno(error, `the state directory ${stateDir} cannot be used`)}; run this as the daemon's user, or as root`,
+    );
   }
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { codeOf, faultOfErrno } from "./errors.js";
+import { codeOf, Fault, faultOfErrno, textOfErrno } from "./errors.js";
 import { isFull, isMedium } from "./tables.js";
 
 /** As node throws what it has no name for: of a promise, of a call that waits. */
@@ -25,4 +25,11 @@ test("what Linux says and node has no name for is known all the same", () => {
     }
   assert.equal(faultOfErrno(said(122)[0], "cannot write a").message, "cannot write a: the disk quota is used up");
   assert.match(codeOf(said(4000)[0]), /^Unknown/);
+});
+
+test("a place's error is told in words, and by one line: no person reads node's", () => {
+  const denied = Object.assign(new Error("EACCES: permission denied, open '/a'"), { code: "EACCES", syscall: "open", path: "/a" });
+  assert.equal(textOfErrno(denied, "the spool file /a cannot be read"), "the spool file /a cannot be read: permission denied");
+  assert.equal(textOfErrno(new Fault("full", "no room is left"), "/a cannot be made"), "/a cannot be made: no room is left");
+  assert.equal(textOfErrno(new Error("odd\nand more"), "/a cannot be made"), "/a cannot be made: odd");
 });

@@ -114,6 +114,11 @@ export function faultOfErrno(error: unknown, what: string): Fault {
   return new Fault(kind, `${what}: ${said}`, { cause: error });
 }
 
+/** What a person reads of an error at a place that `what` names: words in place of node's own. A Fault keeps its own, behind the place. */
+export function textOfErrno(error: unknown, what: string): string {
+  return isFault(error) ? `${what}: ${error.message}` : (faultOfErrno(error, what).message.split("\n", 1)[0] ?? what);
+}
+
 /**
  * What fsync(2) says of what could not be written (EIO, ENOSPC, EDQUOT, ETIMEDOUT of a network's) it says once: the system may have dropped those pages, reads what was to be there from its cache, and
  * says of another sync that all is well. So such a file is written anew from where it was synced last.

@@ -9,10 +9,10 @@ import { namesIn } from "./config.js";
 import { considerAnew } from "./considered.js";
 import type { Engine } from "./engine.js";
 import { nameOf } from "./engine.js";
+import { textOfErrno } from "./errors.js";
 import { removeTemporaries } from "./fs.js";
 import { foreignText } from "./queue.js";
 import { hasForgotten, type Line, lineOf, linesIn, setForgotten } from "./receipts.js";
-import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
 import { isKept, type Marks, olderKey, placeOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { madeAnew, orTold, tellAside } from "./space.js";
@@ -129,7 +129,7 @@ async function sizeOf(engine: Engine, id: string): Promise<number> {
   try {
     return (await fs.stat(engine.spool.pathOf(id))).size;
   } catch (error) {
-    engine.events.say("warn", "spool-damaged", `the spool file ${engine.spool.pathOf(id)} cannot be looked at: ${reasonOf(error)}`);
+    engine.events.say("warn", "spool-damaged", textOfErrno(error, `the spool file ${engine.spool.pathOf(id)} cannot be looked at`));
     return 0;
   }
 }
@@ -240,7 +240,7 @@ async function restore(engine: Engine, sidecar: Sidecar, known: VersionRow | und
     for await (const chunk of createReadStream(engine.spool.pathOf(sidecar.version), { highWaterMark: 2 ** 20 }))
       hash.update(chunk as Buffer);
   } catch (error) {
-    engine.events.say("warn", "spool-damaged", `${nameOf(sidecar)}: its spool file cannot be read: ${reasonOf(error)}`);
+    engine.events.say("warn", "spool-damaged", textOfErrno(error, `${nameOf(sidecar)}: its spool file cannot be read`));
     return false;
   }
   if (`sha256:${hash.digest("hex")}` !== sidecar.digest) return false;

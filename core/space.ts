@@ -6,11 +6,10 @@
 import { createReadStream } from "node:fs";
 import { digestsOf } from "./digest.js";
 import { type Engine, nameOf, targets } from "./engine.js";
-import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
+import { abortedFault, Fault, isFault, textOfErrno, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
 import { notePassed } from "./passed.js";
 import { hasLeft, type VersionRow } from "./rows.js";
-import { reasonOf } from "./retry.js";
 
 /** Deliveries that may yet need the bytes. */
 const stillWaits = "('wanting', 'ready', 'active', 'parked')";
@@ -242,7 +241,7 @@ export async function madeAnew(engine: Engine, version: VersionRow): Promise<boo
       await spool.replace(id, whole.id, size);
       if (!(await isWhole(engine, version))) return false;
     } catch (error) {
-      engine.events.say("warn", "spool-damaged", `the spool file ${spool.pathOf(id)} cannot be made anew: ${reasonOf(error)}`);
+      engine.events.say("warn", "spool-damaged", textOfErrno(error, `the spool file ${spool.pathOf(id)} cannot be made anew`));
       return false;
     }
     await journal.commit(() => {
@@ -269,7 +268,7 @@ export async function orTold<T>(engine: Engine, id: string, work: () => Promise<
   try {
     return await work();
   } catch (error) {
-    engine.events.say("warn", "spool-damaged", `the spool file ${engine.spool.pathOf(id)} cannot be removed: ${reasonOf(error)}`);
+    engine.events.say("warn", "spool-damaged", textOfErrno(error, `the spool file ${engine.spool.pathOf(id)} cannot be removed`));
     return undefined;
   }
 }
