@@ -320,10 +320,11 @@ export class Finder {
         for (const id of goneAgain) engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", leftItsPlace.gone, id);
         for (const { id, modifiedMs } of timed) {
           engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);
-          // It is the time of what is there now, which nothing told from another of its size until now.
-          engine.queue.leaving.doubt(id);
+          // It is the time of what is there now, which nothing told from another of its size until now: what is to leave it is read before that, as it was to be.
           const due = engine.queue.releasable.get(id);
-          if (due !== undefined) engine.queue.releasable.set(id, { source: due.source, notBeforeMs: due.notBeforeMs });
+          if (due === undefined) continue;
+          engine.queue.releasable.set(id, { source: due.source, notBeforeMs: due.notBeforeMs });
+          engine.queue.leaving.doubt(id);
         }
         if (timed.length > 0) engine.queue.leaving.noteDoubts();
       });

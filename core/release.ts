@@ -317,13 +317,19 @@ async function spelledOtherwise({ device: { tree }, config, name }: Lane, signal
 
 const archiveOf = ({ archiveDir = "archive" }: Lane["config"]): string => archiveDir;
 
-/** Somebody else, it seemed, had brought there what was to be sent: what is made in the one directory is seen in the other. */
-async function isOnePlace(tree: Tree, dir: string, other: Tree, otherDir: string, signal: AbortSignal): Promise<boolean> {
+/** Somebody else, it seemed, had brought there what was to be sent: `sees` tells whether what is made in the one directory is in the other. */
+async function isOnePlace(
+  tree: Tree,
+  dir: string,
+  other: string,
+  sees: (path: string) => Promise<boolean>,
+  signal: AbortSignal,
+): Promise<boolean> {
   const name = temporaryName();
   const at = (of: string) => (of === "" ? name : `${of}/${name}`);
   await tree.makeNew(at(dir), signal);
   try {
-    return (await other.stat(at(otherDir), signal)) !== undefined;
+    return await sees(at(other));
   } finally {
     await tree.rmdir(at(dir), signal);
   }
@@ -397,7 +403,13 @@ async function release(
     if (missed !== undefined) return new Kept(`kept: ${missed}`);
     for (const { found, to, path } of receipts) {
       const there = found === true ? engine.lanes.get(to)?.device.tree : undefined;
-      if (there !== undefined && (await isOnePlace(tree, parentOf(version.path), there, parentOf(path), signal)))
+      const sees = async (made: string) =>
+        (await there?.stat(made, signal).catch((error: unknown) => {
+          if (!isFault(error) || signal.aborted) throw error;
+          // It is not the source's.
+          throw new Fault("transient", `${to} is asked first whether it is the same directory: ${error.message}`, { cause: error });
+        })) !== undefined;
+      if (there !== undefined && (await isOnePlace(tree, parentOf(version.path), parentOf(path), sees, signal)))
         return new Kept(`kept: what ${to} has of it is this very file: both are one directory`);
     }
     const due = engine.queue.releasable.get(version.id);
