@@ -85,6 +85,8 @@ export class Finder {
   readonly #leftEarly = new Map<string, { readonly stamp: string; readonly by: readonly RouteLane[] }>();
   /** Stamps of files that have settled and that no rule took, at the last listing. */
   readonly #decided = new Map<string, string>();
+  /** In this listing it was noted that what was kept is to leave. */
+  #keptNoted = false;
   readonly #told = new Set<string>();
   /** Files that were given up as gone or changed, and that listings show as they were: how often they were found once more, and when last. */
   readonly #returned = new Map<string, { readonly path: string; readonly times: number; readonly atMs: number }>();
@@ -240,6 +242,7 @@ export class Finder {
     /** The journal had nothing of their paths; only a listing adds that. */
     const unknown = new Set<FileEntry>();
     const timed: { id: string; modifiedMs: number }[] = [];
+    this.#keptNoted = false;
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
     const old: FileEntry[] = [];
     const enter = (dir: string) => this.#enters(dir);
@@ -520,11 +523,22 @@ export class Finder {
         kept ? null : version.released,
         version.id,
       );
-      if (version.after === "keep") engine.journal.setMeta(keptUntilKey(lane.name), String(engine.clock.wallMs()));
+      if (version.after === "keep" && after !== "keep") this.#noteKept();
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     }
     this.#unsettled.delete(entry.path);
     return added === 0 ? undefined : fresh ? "new" : "known";
+  }
+
+  /** Inside `apply`. By the latest receipt: whatever the clock said, and says. Once for each listing, as all of the source's deliveries are looked through. */
+  #noteKept(): void {
+    const { engine, lane } = this;
+    if (this.#keptNoted) return;
+    this.#keptNoted = true;
+    const last =
+      engine.journal.get<{ ms: number | null }>("SELECT MAX(done_ms) AS ms FROM deliveries WHERE source = ?", lane.name)?.ms ?? 0;
+    const before = Number(engine.journal.meta(keptUntilKey(lane.name)) ?? 0);
+    engine.journal.setMeta(keptUntilKey(lane.name), String(Math.max(last, before)));
   }
 
   /** The version that a file may have grown from: that one, or what it follows on where it was never whole and a listing showed it longer for a while (a file that is trimmed as it is closed). */

@@ -59,7 +59,10 @@ export async function becameAnother(engine: Engine, version: VersionRow, reason:
     queue.supersede(version.id, reason);
     const found = latest();
     if (found === undefined || found.found_ms <= version.found_ms) return [];
-    if (found.state === "sealed" && whole?.digest === version.digest) return decide(engine, version, "grown");
+    if (found.state === "sealed" && whole?.digest === version.digest) {
+      decide(engine, version, "grown");
+      return [];
+    }
     // It cannot have grown from what is longer; and what has left the spool, or is read where it lies, has another beginning: else this one would have gone as that, or been sent.
     if (found.size < version.size || (found.state === "sealed" && whole?.spooled === 0)) return decide(engine, version, "overwritten");
     if (found.state !== "sealed") return decideBehind(engine, queue.goneOf(version.source, version), found.base);

@@ -15,7 +15,7 @@ import type { LiveFile } from "./live.js";
 import { isOtherNameOf } from "./names.js";
 import { decide, foundAgain, type Overwritten, sayOverwritten } from "./overwritten.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
-import { hasLeft, marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
+import { hasLeft, isLost, marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
 import { dayOf, undated } from "./route.js";
 import { sampleAt, samplesOf } from "./samples.js";
 import { giveUp } from "./space.js";
@@ -38,8 +38,10 @@ const followedMs = 500;
 export class PullJob {
   /** At least one byte became durable that was not before. */
   progress = false;
-  /** All of it came before, not proved yet, and its source has another file by now. */
+  /** All of it came before, not proved yet, and its source has another file by now, of another size: one of the same may be that which was touched. */
   overwritten = false;
+  /** What is here could not be read, or is not all that it was. */
+  #isSpoiled = false;
   #version: VersionRow;
   #digest = new Digester("sha256");
   #other: Digester | undefined;
@@ -176,7 +178,7 @@ export class PullJob {
     try {
       return sameOrGrown(this.#version, now);
     } catch (error) {
-      this.overwritten = this.#isHere && isFault(error, "changed");
+      this.overwritten = this.#isHere && isFault(error, "changed") && now !== undefined && now.size < size;
       throw this.#unread !== undefined && isFault(error, "changed", "missing") ? this.#unread : error;
     }
   }
@@ -235,7 +237,7 @@ export class PullJob {
         await writer.close();
       }
       // Not what it was when it was found, and not that continued: another file has its name.
-      this.overwritten = !same && this.#isHere;
+      this.overwritten = !same && this.#isHere && this.#grown && !this.#isSpoiled;
       if (!same && (this.#grown || entry.modifiedMs !== (this.#version.modified_ms ?? undefined))) throw anotherFile();
       engine.events.say(
         "warn",
@@ -417,10 +419,15 @@ export class PullJob {
     });
     if (!this.#grew) sayOverwritten(engine, overwritten);
     const { source, path, medium } = this.#version;
-    await engine.spool.dropAside(id, (aside) => {
+    const again = await engine.spool.dropAside(id, (aside) => {
       const earlier = engine.queue.version(aside);
       return earlier?.source === source && earlier.path === path && earlier.medium === medium;
     });
+    if (again.length > 0)
+      await engine.journal.apply(() => {
+        // Each byte of those is in this one.
+        for (const gone of again) engine.journal.run(`UPDATE deliveries SET fault = NULL WHERE version = ? AND ${isLost}`, gone);
+      });
   }
 
   /**
@@ -583,9 +590,9 @@ export class PullJob {
       if (isFault(error, "missing") || (isFault(error) && codeOf(error.cause) === "EIO")) return undefined;
       throw error;
     });
-    if (handle === undefined) return false;
+    if (handle === undefined) return this.#spoiled();
     try {
-      if ((await handle.stat()).size < at) return false;
+      if ((await handle.stat()).size < at) return this.#spoiled();
       for (const [from, length] of samplesOf(0, at)) {
         const ours = Buffer.alloc(length);
         const read = await handle.read(ours, 0, length, from).catch((error: unknown) => {
@@ -593,13 +600,18 @@ export class PullJob {
           return undefined;
         });
         // What the medium here fails at is no use.
-        if (read === undefined) return false;
+        if (read === undefined) return this.#spoiled();
         if (!(await sampleAt(this.source, entry, from, length, this.signal)).equals(ours)) return false;
       }
       return true;
     } finally {
       await handle.close();
     }
+  }
+
+  #spoiled(): false {
+    this.#isSpoiled = true;
+    return false;
   }
 
   #notVouched(): Fault {

@@ -57,6 +57,8 @@ export class PushJob {
   #beforeLast: (() => Promise<void>) | undefined;
   #digest: Digest | undefined;
   #sealed = false;
+  /** Nothing of it is here, and its source has another file, or none: what the target holds is compared with nothing. */
+  #isLast = false;
   #needsSource = true;
   /** What is read is sent. */
   #sends = false;
@@ -363,11 +365,18 @@ export class PushJob {
     if (typeof found === "object") return this.#receipt(found);
     const last = await this.#publishLast();
     if (last === undefined) await this.discardBegun();
-    return last;
+    return last === "stays" ? undefined : last;
+  }
+
+  #leaveThere({ partialPath }: Upload, { message }: Fault): "stays" {
+    const { engine, lane, version, work } = this;
+    const text = `${nameOf(version)} → ${lane.name}: ${message}; all of it is at ${lane.name} as ${partialPath}, and stays there: it may be the last copy`;
+    engine.events.say("error", "lost", text, { device: lane.name, path: work.delivery.path, id: work.delivery.id });
+    return "stays";
   }
 
   /** It has gone from its source, or is another there, and had no copy here: what the target holds may be the last one. Whole, it gets a name; undefined: it is not, or a person gave it up. */
-  async #publishLast(): Promise<StoredReceipt | undefined> {
+  async #publishLast(): Promise<StoredReceipt | "stays" | undefined> {
     const { target, version, work, signal, engine } = this;
     const { features } = target;
     const { begun, fault, marks, reason } = work.delivery;
@@ -380,14 +389,20 @@ export class PushJob {
     this.#generation = begun - 1;
     this.#digest = digest;
     this.#sealed = true;
+    this.#isLast = true;
     const upload = this.#upload(this.#path);
-    const held = await target.offset(upload, signal);
+    const held = await target.offset(upload, signal).catch((error: unknown) => {
+      // Of what is not whole there only its bytes would tell more.
+      if (!isFault(error, "missing")) throw error;
+      return undefined;
+    });
     // Sent as it was read, it may be of another file: only what was proved here before it was to get its name needs no proof there.
     const isProved = publishing === digest || (held === version.size && target.features.digests.length > 0);
     if (isProved)
       return this.#publishHeld(upload).catch((error: unknown) => {
-        if (isFault(error, "mismatch")) return undefined;
-        throw error;
+        if (isFault(error, "rejected")) return this.#leaveThere(upload, error);
+        if (!isFault(error, "mismatch")) throw error;
+        return undefined;
       });
     // Power may have gone after it got its name.
     const there = held === 0 ? await target.look?.(upload, signal) : undefined;
@@ -715,6 +730,7 @@ export class PushJob {
     const beforeLast = this.#beforeLast;
     const expect = () => this.#expect(path);
     const chunks = (offset: number, signal: AbortSignal): Reading => {
+      if (this.#isLast) return nothingLeft;
       // It is compared with what is there.
       if (!this.#sends) return this.#comparing(content.chunks(offset, signal, true));
       // A target that had to find out whether it takes parts knows it now.
@@ -786,6 +802,11 @@ export class PushJob {
     };
   }
 }
+
+const nothingLeft: Reading = {
+  next: () => Promise.reject(new Fault("missing", "it is no longer here, nor at its source")),
+  close: () => undefined,
+};
 
 /** The names of what may not take its own. */
 const nthName = (path: string, digest: Digest, nth: 1 | 2): string => otherName(path, digest, nth === 1 ? 8 : 16);

@@ -317,22 +317,53 @@ async function spelledOtherwise({ device: { tree }, config, name }: Lane, signal
 
 const archiveOf = ({ archiveDir = "archive" }: Lane["config"]): string => archiveDir;
 
-/** Somebody else, it seemed, had brought there what was to be sent: `sees` tells whether what is made in the one directory is in the other. */
+/** Of directories of a source and a target, in their present attachments: whether they are one. */
+const onePlaces = new WeakMap<Lane, Map<string, boolean>>();
+
+/**
+ * Somebody else, it seemed, had brought there what was to be sent: whether what is made in the one directory is seen in the other. False where nothing may be made. Throws "transient" where the target
+ * cannot say so at present.
+ */
 async function isOnePlace(
+  { lanes }: Engine,
+  lane: Lane,
   tree: Tree,
-  dir: string,
-  other: string,
-  sees: (path: string) => Promise<boolean>,
+  { path }: VersionRow,
+  receipt: StoredReceipt,
   signal: AbortSignal,
 ): Promise<boolean> {
+  const other = lanes.get(receipt.to);
+  const there = other?.device.tree;
+  if (other === undefined || there === undefined) return false;
+  const [from, to] = [parentOf(path), parentOf(receipt.path)];
+  const known = onePlaces.get(lane) ?? new Map<string, boolean>();
+  onePlaces.set(lane, known);
+  const key = JSON.stringify([lane.state.epoch, from, other.name, other.state.epoch, to]);
+  const before = known.get(key);
+  if (before !== undefined) return before;
+  const asked = `${other.name} is asked first whether it is the same directory`;
+  if (!other.attached) throw new Fault("transient", `${asked}: ${other.state.reason ?? "it is away"}`);
   const name = temporaryName();
-  const at = (of: string) => (of === "" ? name : `${of}/${name}`);
-  await tree.makeNew(at(dir), signal);
+  const at = (dir: string) => (dir === "" ? name : `${dir}/${name}`);
+  let isOne = false;
   try {
-    return await sees(at(other));
-  } finally {
-    await tree.rmdir(at(dir), signal);
+    await tree.makeNew(at(from), signal);
+    try {
+      isOne = (await there.stat(at(to), signal)) !== undefined;
+    } catch (error) {
+      if (!isFault(error) || signal.aborted) throw error;
+      // It is not the source's.
+      throw new Fault("transient", `${asked}: ${error.message}`, { cause: error });
+    } finally {
+      await tree.rmdir(at(from), signal);
+    }
+  } catch (error) {
+    // That of the directory says nothing of the file.
+    if (isFault(error, "missing", "changed")) throw new Fault("transient", error.message, { cause: error });
+    if (!isFault(error, "denied", "rejected")) throw error;
   }
+  known.set(key, isOne);
+  return isOne;
 }
 
 /** Does what the route says; one line on what was done, or why nothing ever will be. `acts` is called before that. Throws the source's Fault. */
@@ -350,19 +381,23 @@ async function release(
   const tree = lane.device.tree;
   const entry = { kind: "file" as const, path: found.path, ...stampOf(found) };
   const startOf = (route: RouteLane) => engine.finders.get(lane.name)?.startOf(route) ?? -Infinity;
+  const deliveries = engine.queue.deliveriesOf(found.id);
   const takes = (engine.routes.get(lane.name) ?? [])
     .filter((route) => route.rules.mayTake(entry, startOf(route)))
     .map(({ rules }) => rules.route);
   const asking = takes.filter(({ afterDelivery }) => afterDelivery !== "keep");
   if (asking.length === 0) return `kept: no route asks for it to be ${found.after === "delete" ? "deleted" : "archived"} any more`;
+  const brought = takes.filter(
+    (route) => asking.includes(route) || route.to.some(({ device }) => deliveries.some(({ target }) => target === device)),
+  );
   // What no listing takes any more, as it is too old, or others are newer, was noted under other rules, perhaps.
   const version: VersionRow = {
     ...found,
     after: asking.some(({ afterDelivery }) => afterDelivery === "delete") ? found.after : "archive",
-    trust_size: takes.every(({ trustSize }) => trustSize) ? found.trust_size : 0,
+    trust_size: brought.every(({ trustSize }) => trustSize) ? found.trust_size : 0,
   };
   if (tree === undefined) return new Kept(`kept: nothing can be changed on ${lane.name}`);
-  const required = engine.queue.deliveriesOf(version.id).filter(({ required }) => required === 1);
+  const required = deliveries.filter(({ required }) => required === 1);
   const receipts = receiptsIn(required);
   const weak = weaklyProved(version, receipts);
   if (weak !== undefined) return new Kept(`kept: ${weak}`);
@@ -370,6 +405,14 @@ async function release(
   try {
     // Before it is read for that.
     if (version.after === "archive") await expectArchive(signal);
+    const keptUntilMs = Number(engine.journal.meta(keptUntilKey(lane.name)) ?? -Infinity);
+    const isOld = required.some(({ done_ms }) => (done_ms ?? 0) <= keptUntilMs);
+    // Before anything is read for it.
+    const missed = isOld ? await missedAt(engine, version, signal) : undefined;
+    if (missed !== undefined) return new Kept(`kept: ${missed}`);
+    for (const receipt of receipts)
+      if (receipt.found === true && (await isOnePlace(engine, lane, tree, version, receipt, signal)))
+        return new Kept(`kept: what ${receipt.to} has of it is this very file: both are one directory`);
     await engine.queue.leaving.begin(version, () => endedOf(engine, lane));
     // What was sent was perhaps read before what is here now.
     const delivered = deliveredDigest(version, required);
@@ -396,21 +439,6 @@ async function release(
         queue.gone(version, false);
       });
       return new Other(`kept: ${other}`);
-    }
-    const keptUntilMs = Number(engine.journal.meta(keptUntilKey(lane.name)) ?? -Infinity);
-    const isOld = required.some(({ done_ms }) => (done_ms ?? 0) <= keptUntilMs);
-    const missed = isOld ? await missedAt(engine, version, signal) : undefined;
-    if (missed !== undefined) return new Kept(`kept: ${missed}`);
-    for (const { found, to, path } of receipts) {
-      const there = found === true ? engine.lanes.get(to)?.device.tree : undefined;
-      const sees = async (made: string) =>
-        (await there?.stat(made, signal).catch((error: unknown) => {
-          if (!isFault(error) || signal.aborted) throw error;
-          // It is not the source's.
-          throw new Fault("transient", `${to} is asked first whether it is the same directory: ${error.message}`, { cause: error });
-        })) !== undefined;
-      if (there !== undefined && (await isOnePlace(tree, parentOf(version.path), parentOf(path), sees, signal)))
-        return new Kept(`kept: what ${to} has of it is this very file: both are one directory`);
     }
     const due = engine.queue.releasable.get(version.id);
     if (!sure && due !== undefined) engine.queue.releasable.set(version.id, { ...due, compared: { epoch } });

@@ -152,7 +152,7 @@ export const isReleasable = `v.released IS NULL AND v.after <> 'keep'
 /** In the journal's table "meta": what was found until then was known when the journal had lost its end. */
 export const olderKey = "older";
 
-/** There too: when the rules last said of files of a source that were to be kept until then that they leave it. What was delivered before that may be held by nobody by now. */
+/** There too: the last receipt by when the rules said of files of a source, which were to be kept until then, that they leave it. What was delivered until that may be held by nobody by now. */
 export const keptUntilKey = (source: string): string => `kept-until:${source}`;
 
 /** What release says of a file that is not at its place any more: what is seen there later came later. */

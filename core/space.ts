@@ -191,7 +191,7 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
       if (now === undefined || now.spooled === 0 || now.generation !== version.generation) return false;
       // Its source was looked at a moment ago, and was acted on since, perhaps.
       if (why === "waits" && (now.released !== version.released || queue.leaving.isDoubted(version.id))) return false;
-      if (why === "waits" && now.state === "sealed" && queue.latest(now.source, now)?.id !== now.id) return false;
+      if (why === "waits" && isFollowed(engine, now)) return false;
       if (why === "delivered" ? states.some((state) => stillWaits.includes(`'${state}'`)) : why === "waits" && states.includes("active"))
         return false;
       journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id);
@@ -299,12 +299,17 @@ export function tellAside({ events }: Engine, version: Pick<VersionRow, "source"
   });
 }
 
+/** It was whole here, and a listing saw something else in its place since. */
+function isFollowed({ queue }: Engine, version: VersionRow): boolean {
+  return version.state === "sealed" && queue.latest(version.source, version)?.id !== version.id;
+}
+
 /** The source is attached, and still has this very version. */
 export async function sourceHolds(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
   const lane = engine.lanes.get(version.source);
   if (lane?.holds(version.medium) !== true || lane.device.source === undefined || version.state === "gone") return false;
   // What is there after it left its place, or may have, is another, or not known.
-  if (hasLeft(version) || engine.queue.leaving.isDoubted(version.id)) return false;
+  if (hasLeft(version) || engine.queue.leaving.isDoubted(version.id) || isFollowed(engine, version)) return false;
   const asking = new AbortController();
   const end = () => asking.abort(abortedFault(stop));
   const timer = setTimeout(end, holdsMs);

@@ -304,13 +304,16 @@ export class Spool {
     return existsSync(at) ? at : undefined;
   }
 
-  /** It is whole here. What is set aside of it is of no use any more, nor of what `isEarlier`, where it has no byte that this has not. */
-  async dropAside(version: string, isEarlier: (version: string) => boolean): Promise<void> {
+  /** It is whole here. What is set aside of it is of no use any more, nor of what `isEarlier`, where it has no byte that this has not: those that go. */
+  async dropAside(version: string, isEarlier: (version: string) => boolean): Promise<string[]> {
+    const dropped: string[] = [];
     for (const aside of [...this.#aside])
       if (aside === version || (isEarlier(aside) && (await this.#isBegin(aside, version)))) {
         this.#aside.delete(aside);
         await removeFile(join(this.#asideDir, aside));
+        dropped.push(aside);
       }
+    return dropped;
   }
 
   /** False where one of them cannot be read. */

@@ -1066,3 +1066,17 @@ test("of a file that a source without times had, and that another of its size re
   bench.daemon.engine.relist$.next("card");
   await until(bench, "the other one arrives", () => [...out.files.values()].some(({ bytes }) => bytes.toString() === "other"));
 });
+
+test("a route that leaves a file, as others are newer, has no say in what proof is enough for it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const [review, cloud] = [new FakeDevice("review"), new FakeDevice("cloud", { target: { digests: [] } })];
+  for (const [n, path] of ["old", "new"].entries()) card.put(path, randomBytes(1000), t0 + n * day);
+  const routes = [
+    { from: "card", to: ["review"], newest: 1 },
+    { from: "card", to: ["cloud"], afterDelivery: "delete" as const, trustSize: true },
+  ];
+  await bench.start({ sources: [card], targets: [review, cloud] }, routes, often);
+  await until(bench, "both are decided", () => bench.events.filter(({ what }) => what === "released").length === 2);
+  assert.deepEqual([...card.files.keys()], ["new"]);
+});

@@ -555,6 +555,8 @@ for (const [how, digests, killed] of [
   test(`the only target has all of it and goes before it has its name, the copy here makes room, and it is ${how} at its source: what is there is not taken away, it gets its name${digests.length === 0 ? ", by its size" : ""}${killed ? ", also when power goes right after that" : ""}`, async (t) => {
     const room = new Room(t, { target: { digests } });
     const { bench, card, cam, out, away } = room;
+    // As over a new connection.
+    away.compares = "or not";
     const routes = [
       { from: "card", to: ["away"] },
       { from: "cam", to: ["out"] },
@@ -590,6 +592,47 @@ for (const [how, digests, killed] of [
     await until(bench, "all has ended", () => ended(bench) && away.files.size === (how === "gone" ? 1 : 2));
     assert.deepEqual([[...away.files.values()].filter(({ bytes }) => bytes.equals(room.first)).length, away.partials.size], [1, 0]);
     assert.deepEqual(room.told, []);
+  });
+
+for (const [what, spoil, ends] of [
+  ["only half of it is there, which cannot be compared with anything any more: it is taken away", "half", /another file took its place/],
+  [
+    "its name can never be given: it stays as it is there, and that is told",
+    "rejected",
+    /a directory has that name; all of it is at away as .*, and stays there/,
+  ],
+] as const)
+  test(`its copy here made room, and it was overwritten, while its only target was away, and ${what}`, async (t) => {
+    const room = new Room(t);
+    const { bench, card, cam, out, away } = room;
+    const routes = [
+      { from: "card", to: ["away"] },
+      { from: "cam", to: ["out"] },
+    ];
+    await bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
+    away.before = (call) => {
+      if (call !== "commit log") return undefined;
+      away.attach(false);
+      throw new Fault("offline", "the lid was closed");
+    };
+    away.attach(true);
+    card.put("log", room.first);
+    room.list("card");
+    await until(bench, "all is there", () => [...away.partials.values()].some(({ length }) => length === 4 * mb));
+    await room.film();
+    away.before = (call) => {
+      if (spoil === "rejected" && call === "commit log" && away.files.size === 0) throw new Fault("rejected", "a directory has that name");
+      return undefined;
+    };
+    away.compares = spoil === "half";
+    if (spoil === "half") for (const [path, bytes] of away.partials) away.partials.set(path, bytes.subarray(0, 2 * mb));
+    card.put("log", randomBytes(mb));
+    room.list("card");
+    await until(bench, "another is there", () => room.found === 2);
+    away.attach(true);
+    await until(bench, "that has ended", () => bench.states("away").includes("dropped") && room.lost().some((text) => ends.test(text)));
+    assert.equal(away.partials.size, spoil === "half" ? 0 : 1);
+    assert.deepEqual(room.told, ["log 4000000"]);
   });
 
 test("of what grew nothing of its beginning gets a name for itself where its copy made room after it was sent whole", async (t) => {
@@ -689,8 +732,41 @@ for (const size of [1, 5])
       /^card:log: another file took its place at card after all of it came \(4000000 bytes\), and before that was proved; what came of it is kept as /,
     );
     assert.ok(lost().endsWith(aside) && readFileSync(aside).equals(first));
-    assert.deepEqual(
-      lostIn(journal).map(({ path, size: bytes }) => `${path} ${bytes}`),
-      ["log 4000000"],
-    );
+    const told = () => lostIn(journal).map(({ path, size: bytes }) => `${path} ${bytes}`);
+    assert.deepEqual(told(), ["log 4000000"]);
+    // What is there again, and whole, has all of it.
+    card.put("log", Buffer.concat([first, randomBytes(3 * mb)]), Date.UTC(2026, 4, 3));
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "nothing is lost any more", () => told().length === 0);
+    assert.equal(spool.asideOf(id), undefined);
   });
+
+test("read where it lies, all of it is at its target without its name, and it is touched: what is found then is that, and nothing is told as lost", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const [out, away] = [new FakeDevice("out"), new FakeDevice("away")];
+  const bytes = randomBytes(4 * mb);
+  away.before = (call) => {
+    if (call !== "commit log") return undefined;
+    away.attach(false);
+    throw new Fault("offline", "the lid was closed");
+  };
+  card.put("log", bytes);
+  await bench.start({ sources: [card], targets: [out, away] }, [{ from: "card", to: ["out", "away"] }], rarely);
+  await until(bench, "all is there", () => out.files.has("log") && [...away.partials.values()].some(({ length }) => length === 4 * mb));
+  card.put("log", bytes, Date.UTC(2026, 4, 2));
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "it is found", () => bench.states("out").length === 2 && bench.states("out").every((state) => state === "done"));
+  away.before = () => undefined;
+  away.attach(true);
+  await until(bench, "it arrives", () => away.files.has("log") && ended(bench));
+  assert.deepEqual(
+    [...away.files.values()].map((file) => file.bytes.equals(bytes)),
+    [true],
+  );
+  assert.deepEqual(
+    bench.events.filter(({ what }) => what === "lost"),
+    [],
+  );
+  assert.deepEqual(lostIn(bench.daemon.engine.journal), []);
+});
