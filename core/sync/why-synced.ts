@@ -72,7 +72,8 @@ function whyIn(engine: Engine, config: SyncConfig, path: string): WhyFile {
     reasons.push({ code: "settling", to, text: `${title} waits for it: it is being written, or was a moment ago ("settle")` });
   else if (route?.pending?.paths.has(path) === true)
     reasons.push({ code: "sync-waits", to, text: `${title} has something to do with it; ${stands}` });
-  else if (isBegun(journal, id, path))
+  // What the last run said of it may be of before.
+  if ((reasons.length === 0 || last !== undefined) && isBegun(journal, id, path))
     reasons.push({ code: "sync-waits", to, text: `${title} has begun to bring it, and it has no name yet; ${stands}` });
   if (agreed !== undefined) {
     const what = mode === "two-way" ? "it was the same on both sides" : `it was brought to ${to}`;

@@ -280,6 +280,7 @@ test(
     for (const path of ["site/.htaccess", "site/index.txt", "keep", "keep2", "keep3"]) both.put("here", path, path);
     const why = async () => (await runProgram(["why", "site/.htaccess", "--config", config])).out;
     for (let n = 0; n < 2; n++) assert.match(await once(config, 3), /site\/\.htaccess: nas: .*403/);
+    assert.match(await why(), /when it last ran \(.*\), box ↔ nas left it as it was: nas: .*403/);
     assert.match(await why(), /has begun to bring it, and it has no name yet; no daemon runs/);
     // It was sent once, and waits.
     assert.deepEqual(both.parts(), ["site/.htaccess".length]);
