@@ -89,6 +89,32 @@ class Room {
     return spool.pathOf(log.id);
   }
 
+  async startOne(): Promise<void> {
+    const { bench, card, cam, out, away } = this;
+    const routes = [
+      { from: "card", to: ["away"] },
+      { from: "cam", to: ["out"] },
+    ];
+    await bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
+  }
+
+  /** "log" has one target, which went with all of it before it gave the name; its copy here made room. */
+  async unnamed(): Promise<void> {
+    const { bench, card, away } = this;
+    await this.startOne();
+    away.before = (call) => {
+      if (call !== "commit log") return undefined;
+      away.attach(false);
+      throw new Fault("offline", "the lid was closed");
+    };
+    away.attach(true);
+    card.put("log", this.first);
+    this.list("card");
+    await until(bench, "all is there", () => [...away.partials.values()].some(({ length }) => length === 4 * mb));
+    await this.film();
+    away.before = () => undefined;
+  }
+
   /** "log" came to one of two targets, and its copy here made room. */
   async begin(): Promise<void> {
     const { bench, card, out } = this;
@@ -554,26 +580,10 @@ for (const [how, digests, killed] of [
 ] as const)
   test(`the only target has all of it and goes before it has its name, the copy here makes room, and it is ${how} at its source: what is there is not taken away, it gets its name${digests.length === 0 ? ", by its size" : ""}${killed ? ", also when power goes right after that" : ""}`, async (t) => {
     const room = new Room(t, { target: { digests } });
-    const { bench, card, cam, out, away } = room;
+    const { bench, card, away } = room;
     // As over a new connection.
     away.compares = "or not";
-    const routes = [
-      { from: "card", to: ["away"] },
-      { from: "cam", to: ["out"] },
-    ];
-    const start = () => bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
-    await start();
-    away.before = (call) => {
-      if (call !== "commit log") return undefined;
-      away.attach(false);
-      throw new Fault("offline", "the lid was closed");
-    };
-    away.attach(true);
-    card.put("log", room.first);
-    room.list("card");
-    await until(bench, "all is there", () => [...away.partials.values()].some(({ length }) => length === 4 * mb));
-    await room.film();
-    away.before = () => undefined;
+    await room.unnamed();
     if (how === "gone") card.files.delete("log");
     else {
       card.put("log", randomBytes(mb));
@@ -586,7 +596,7 @@ for (const [how, digests, killed] of [
       await until(bench, "it has its name", () => [...away.files.values()].some(({ bytes }) => bytes.equals(room.first)));
       await bench.kill();
       away.after = () => undefined;
-      await start();
+      await room.startOne();
     }
     away.attach(true);
     await until(bench, "all has ended", () => ended(bench) && away.files.size === (how === "gone" ? 1 : 2));
@@ -604,22 +614,8 @@ for (const [what, spoil, ends] of [
 ] as const)
   test(`its copy here made room, and it was overwritten, while its only target was away, and ${what}`, async (t) => {
     const room = new Room(t);
-    const { bench, card, cam, out, away } = room;
-    const routes = [
-      { from: "card", to: ["away"] },
-      { from: "cam", to: ["out"] },
-    ];
-    await bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
-    away.before = (call) => {
-      if (call !== "commit log") return undefined;
-      away.attach(false);
-      throw new Fault("offline", "the lid was closed");
-    };
-    away.attach(true);
-    card.put("log", room.first);
-    room.list("card");
-    await until(bench, "all is there", () => [...away.partials.values()].some(({ length }) => length === 4 * mb));
-    await room.film();
+    const { bench, card, away } = room;
+    await room.unnamed();
     away.before = (call) => {
       if (spoil === "rejected" && call === "commit log" && away.files.size === 0) throw new Fault("rejected", "a directory has that name");
       return undefined;
@@ -637,23 +633,8 @@ for (const [what, spoil, ends] of [
 
 test("of what grew nothing of its beginning gets a name for itself where its copy made room after it was sent whole", async (t) => {
   const room = new Room(t);
-  const { bench, card, cam, out, away } = room;
-  const routes = [
-    { from: "card", to: ["away"] },
-    { from: "cam", to: ["out"] },
-  ];
-  await bench.start({ sources: [card, cam], targets: [out, away] }, routes, { ...rarely, maxSize: 6 * mb });
-  away.before = (call) => {
-    if (call !== "commit log") return undefined;
-    away.attach(false);
-    throw new Fault("offline", "the lid was closed");
-  };
-  away.attach(true);
-  card.put("log", room.first);
-  room.list("card");
-  await until(bench, "all is there", () => [...away.partials.values()].some(({ length }) => length === 4 * mb));
-  await room.film();
-  away.before = () => undefined;
+  const { bench, card, away } = room;
+  await room.unnamed();
   const grown = Buffer.concat([room.first, randomBytes(mb)]);
   card.put("log", grown, Date.UTC(2026, 4, 2));
   room.list("card");
