@@ -236,8 +236,8 @@ export class PullJob {
         }
         await writer.close();
       }
-      // Not what it was when it was found, and not that continued: another file has its name.
       this.overwritten = !same && this.#isHere && this.#grown && !this.#isSpoiled;
+      // Not what it was when it was found, and not that continued: another file has its name.
       if (!same && (this.#grown || entry.modifiedMs !== (this.#version.modified_ms ?? undefined))) throw anotherFile();
       engine.events.say(
         "warn",

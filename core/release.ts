@@ -317,6 +317,8 @@ async function spelledOtherwise({ device: { tree }, config, name }: Lane, signal
 
 const archiveOf = ({ archiveDir = "archive" }: Lane["config"]): string => archiveDir;
 
+/** Attachments and directories of a year are more than there is memory for: they are asked for anew. */
+const mostPlaces = 1000;
 /** Of directories of a source and a target, in their present attachments: whether they are one. */
 const onePlaces = new WeakMap<Lane, Map<string, boolean>>();
 
@@ -362,6 +364,7 @@ async function isOnePlace(
     if (isFault(error, "missing", "changed")) throw new Fault("transient", error.message, { cause: error });
     if (!isFault(error, "denied", "rejected")) throw error;
   }
+  if (known.size >= mostPlaces) known.clear();
   known.set(key, isOne);
   return isOne;
 }

@@ -102,11 +102,7 @@ class Room {
   async unnamed(): Promise<void> {
     const { bench, card, away } = this;
     await this.startOne();
-    away.before = (call) => {
-      if (call !== "commit log") return undefined;
-      away.attach(false);
-      throw new Fault("offline", "the lid was closed");
-    };
+    goesAtName(away, new Fault("offline", "the lid was closed"));
     away.attach(true);
     card.put("log", this.first);
     this.list("card");
@@ -124,6 +120,15 @@ class Room {
     await until(bench, "one has it", () => out.files.has("log") && bench.states("away")[0] === "ready");
     await this.film();
   }
+}
+
+/** It goes as it is asked for the name of "log". */
+function goesAtName(target: FakeDevice, fault: Fault): void {
+  target.before = (call) => {
+    if (call !== "commit log") return undefined;
+    target.attach(false);
+    throw fault;
+  };
 }
 
 const names = ({ files }: FakeDevice) => [...files.values()].map(({ bytes }) => bytes.length).sort((a, b) => a - b);
@@ -301,11 +306,7 @@ test("a target that was asked for the name says that it got another content: wha
   const room = new Room(t, { target: { resume: false } });
   const { bench, card, cam, out, away } = room;
   await room.begin();
-  away.before = (call) => {
-    if (call !== "commit log") return undefined;
-    away.attach(false);
-    throw new Fault("mismatch", "it has another digest");
-  };
+  goesAtName(away, new Fault("mismatch", "it has another digest"));
   away.attach(true);
   await until(bench, "it is to be sent again", () => room.has("restarted"));
   cam.put("film2", Buffer.alloc(5.5 * mb));
@@ -727,11 +728,7 @@ test("read where it lies, all of it is at its target without its name, and it is
   const card = new FakeDevice("card", { inPlace: true });
   const [out, away] = [new FakeDevice("out"), new FakeDevice("away")];
   const bytes = randomBytes(4 * mb);
-  away.before = (call) => {
-    if (call !== "commit log") return undefined;
-    away.attach(false);
-    throw new Fault("offline", "the lid was closed");
-  };
+  goesAtName(away, new Fault("offline", "the lid was closed"));
   card.put("log", bytes);
   await bench.start({ sources: [card], targets: [out, away] }, [{ from: "card", to: ["out", "away"] }], rarely);
   await until(bench, "all is there", () => out.files.has("log") && [...away.partials.values()].some(({ length }) => length === 4 * mb));
