@@ -6,7 +6,17 @@ import picomatch from "picomatch";
 import * as v from "valibot";
 import { isObject, suggestion, type At, type ConfigProblem } from "./config-problems.js";
 import { lineOrNothing, parseDuration, rate, size } from "./options.js";
-import { copiesGoRound, copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState, takesFromSync } from "./places.js";
+import {
+  copiesGoRound,
+  copyComesBack,
+  copyHoldsState,
+  overlap,
+  placeIn,
+  syncComesBack,
+  syncHoldsState,
+  takesFromSync,
+  wantTheSame,
+} from "./places.js";
 import type { Plugin, Role } from "./plugin.js";
 import { halfBraced, intoOf, misledInto, type Route, type RouteTarget } from "./route.js";
 import {
@@ -174,7 +184,7 @@ export function readRoutes(entries: readonly unknown[], around: Around): ReadRou
     if (mode !== undefined) counted(() => readSync(mode, entry, ["routes", index], entries, around, read));
   });
   entries.forEach((entry, index) => {
-    if (syncMode(entry) === undefined) counted(() => readCopy(entry, ["routes", index], around, read));
+    if (syncMode(entry) === undefined) counted(() => readCopy(entry, ["routes", index], entries, around, read));
   });
   return read;
 }
@@ -240,13 +250,13 @@ function readSync(
   });
 }
 
-function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, unsure }: ReadRoutes): void {
+function readCopy(entry: unknown, at: At, entries: readonly unknown[], around: Around, { routes, syncs, out, unsure }: ReadRoutes): void {
   const { known, devices, vehicle, problems, add, parse, mayDisarm } = around;
   const before = problems.length;
   const parsed = parse(at, routeSchema, entry);
   const route = parsed ?? roughRoute(entry);
   if (parsed !== undefined || route.from !== "") checkDevice(route.from, "source", [...at, "from"], around);
-  const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true, requires: [] } : target));
+  const to = targetsOf(route);
   to.forEach((target, n) => {
     checkDevice(target.device, "target", [...at, "to", n], around);
     if (target.device === route.from) add([...at, "to", n], "a route cannot lead to where it comes from");
@@ -269,8 +279,7 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   const source = devices.find(({ name }) => name === route.from);
   if (route.afterDelivery === "archive" && source !== undefined && source.archiveDir === undefined)
     add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
-  const whole: Route | undefined =
-    parsed === undefined ? undefined : { ...parsed, to, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since) };
+  const whole = parsed === undefined ? undefined : wholeOf(parsed);
   if (whole !== undefined && problems.length === before) {
     const held = copyHoldsState(around, whole);
     if (held !== undefined) add([...at, "from"], held);
@@ -288,6 +297,12 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
           `a mirror with "deletes" fills ${mirror.to}:${mirror.into}: what is delivered there may be replaced or removed, and "afterDelivery" would have taken away the other copy; choose another directory, or "keep"`,
         );
     });
+    const also = whole.afterDelivery === "keep" ? undefined : alsoWanted(entries, whole, devices);
+    if (also !== undefined)
+      add(
+        [...at, "afterDelivery"],
+        `another route brings files of the same directory from "${also}": this one would take them away before they went there; let both routes come from one device, then it waits, or "keep"`,
+      );
     const round = problems.length > before ? undefined : copiesGoRound(devices, [...routes, whole], { vehicle });
     if (round !== undefined) add([...at, "to"], round);
   }
@@ -312,6 +327,28 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   if (rest.length > 0) routes.push({ ...whole, to: rest });
   // Each as a route of its own: what the others get is not bound by it, and when it ran first stays known whatever targets come beside it, or go.
   for (const late of targets.filter(startsLate)) routes.push({ ...whole, to: [late], since: "install" });
+}
+
+type ParsedRoute = v.InferOutput<typeof routeSchema>;
+
+const targetsOf = ({ to }: Pick<ParsedRoute, "to">): RouteTarget[] =>
+  to.map((target) => (typeof target === "string" ? { device: target, required: true, requires: [] } : target));
+
+const wholeOf = (parsed: ParsedRoute): Route => ({
+  ...parsed,
+  to: targetsOf(parsed),
+  maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER,
+  since: sinceOf(parsed.since),
+});
+
+/** The device from which another copy route wants files that this one, by way of its own, takes away: nothing would wait for that one. */
+function alsoWanted(entries: readonly unknown[], route: Route, devices: Around["devices"]): string | undefined {
+  for (const entry of entries) {
+    const { success, output } = v.safeParse(routeSchema, entry);
+    if (!success || [output.include, output.exclude].some((patterns) => patternsIn(patterns).length < patterns.length)) continue;
+    if (wantTheSame(devices, route, wholeOf(output))) return output.from;
+  }
+  return undefined;
 }
 
 /** Complains where it cannot be that; whether it can. `needs`: why it has to, where a person did not call it that. */

@@ -570,6 +570,64 @@ test("a directory that is another, or in another: what would come back without e
   }
 });
 
+test("two devices over one directory, or one in the other: a route that takes away what another one wants there is refused", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "same-source-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  for (const name of ["box/sub/deep", "oth"]) mkdirSync(join(dir, name), { recursive: true });
+  symlinkSync(join(dir, "box"), join(dir, "link"));
+  const local = Object.fromEntries(
+    Object.entries({ box: "box", link: "link", sub: "box/sub", oth: "oth" }).map(([name, at]) => [
+      name,
+      { type: "local", dir: at, archiveDir: "done" },
+    ]),
+  );
+  const devices = { ...local, card: { type: "disk", any: true }, stick: { type: "disk", uuid: "u" } };
+  const services = { ground: { type: "ftp-server", root: "box/sub", users: { plane: { password: "x" } } } };
+  const wrong = async (taking: object, other: object) => {
+    const routes = [
+      { to: ["card"], afterDelivery: "delete", ...taking },
+      { to: ["stick"], ...other },
+    ];
+    return (await load(JSON.stringify({ vehicle: "v", devices, services, routes }), dir)).problems.map(
+      ({ path, message }) => `${path}: ${message.replace(/:.*/, "")}`,
+    );
+  };
+  const refused = (other: string, n = 0) => [
+    `routes[${n}].afterDelivery: another route brings files of the same directory from "${other}"`,
+  ];
+  assert.deepEqual(await wrong({ from: "box" }, { from: "link" }), refused("link"));
+  assert.deepEqual(await wrong({ from: "box", afterDelivery: "archive" }, { from: "sub" }), refused("sub"));
+  assert.deepEqual(await wrong({ from: "sub" }, { from: "link" }), refused("link"));
+  assert.deepEqual(await wrong({ from: "link" }, { from: "ground" }), refused("ground"));
+  assert.deepEqual(await wrong({ from: "ground" }, { from: "box" }), refused("box"));
+  const both = await wrong({ from: "box" }, { from: "link", afterDelivery: "delete" });
+  assert.deepEqual(both, [...refused("link"), ...refused("box", 1)]);
+  assert.deepEqual(await wrong({ from: "box", include: ["**/*.ulg"] }, { from: "link", include: ["*.{ulg,bin}"] }), refused("link"));
+  assert.deepEqual(await wrong({ from: "box", include: ["**/*.ulg"] }, { from: "sub" }), refused("sub"));
+  assert.deepEqual(await wrong({ from: "box", include: ["sub/deep/*"] }, { from: "sub", include: ["deep/**"] }), refused("sub"));
+  assert.deepEqual(await wrong({ from: "sub", minSize: "1MB" }, { from: "box", include: ["sub/**"], minSize: "2MB" }), refused("box"));
+  // Nothing is wanted by both, or none of it is taken away.
+  for (const [taking, other] of [
+    [{ from: "box" }, { from: "box" }],
+    [{ from: "box" }, { from: "oth" }],
+    [{ from: "box", afterDelivery: "keep" }, { from: "link" }],
+    [
+      { from: "box", include: ["**/*.ulg"] },
+      { from: "link", include: ["**/*.jpg"] },
+    ],
+    [{ from: "box", include: ["*.ulg"] }, { from: "sub" }],
+    [{ from: "box", exclude: ["sub"] }, { from: "sub" }],
+    [{ from: "sub" }, { from: "box", exclude: ["sub/**"] }],
+    [
+      { from: "box", minSize: "1MB" },
+      { from: "link", maxSize: "900kB" },
+    ],
+    [{ from: "box" }, { from: "link", include: ["done/**"] }],
+    [{ from: "box" }, { from: "link", mode: "mirror" }],
+  ] as const)
+    assert.deepEqual(await wrong(taking, other), [], JSON.stringify([taking, other]));
+});
+
 test("a route that would bring the program's own state is refused, also by way of links, unless it leaves that out", async (t) => {
   const dir = mkdtempSync(join(tmpdir(), "state-in-"));
   t.after(() => rmSync(dir, { recursive: true }));

@@ -68,13 +68,9 @@ export function copyComesBack(devices: readonly Located[], route: Route, target:
 export function copiesGoRound(devices: readonly Located[], routes: readonly Route[], names: Partial<Names>): string | undefined {
   const last = routes.at(-1);
   if (last === undefined) return undefined;
-  const rules = new Map(routes.map((route) => [route, new Rules(route)]));
+  const rules = new Map(routes.map((route) => [route, takesOf(devices, route)]));
   const known = { installation: "0", day: "0", ...names };
-  const takes = (route: Route, path: string): boolean => {
-    const archive = devices.find(({ name }) => name === route.from)?.archiveDir;
-    if (archive !== undefined && below(archive, path) !== undefined) return false;
-    return rules.get(route)?.wants({ path, size: last.minSize }) === true;
-  };
+  const takes = (route: Route, path: string) => rules.get(route)?.(path, last.minSize) === true;
   /** As what it comes back. */
   const round = (first: string, route: Route, path: string, way: readonly Route[]): string | undefined => {
     const into = intoOf(route, known);
@@ -95,6 +91,27 @@ export function copiesGoRound(devices: readonly Located[], routes: readonly Rout
       return `what it brings comes back by other routes ("${path}" as "${back}"), and is brought again, deeper each time, without end; leave it out there ("exclude"), or choose "mode": "two-way"`;
   }
   return undefined;
+}
+
+/** Whether two copy routes, each from a device of its own, want a file of the same directory, as far as samples tell. */
+export function wantTheSame(devices: readonly Located[], one: Route, two: Route): boolean {
+  const [first, second] = [placeIn(devices, one.from, ""), placeIn(devices, two.from, "")];
+  return wantBoth(devices, one, two, wayTo(first, second)) || wantBoth(devices, two, one, wayTo(second, first));
+}
+
+/** `dir`: the way from the directory of `outer` to that of `inner`. */
+function wantBoth(devices: readonly Located[], outer: Route, inner: Route, dir: string | undefined): boolean {
+  if (dir === undefined || outer.from === inner.from) return false;
+  const [takesOuter, takesInner] = [takesOf(devices, outer), takesOf(devices, inner)];
+  const size = Math.max(outer.minSize, inner.minSize);
+  const all = [...samplesOf(inner), ...samplesOf(outer), ...samplesOf(outer).flatMap((path) => below(dir, path) ?? [])];
+  return all.some((path) => takesInner(path, size) && takesOuter(dir === "" ? path : `${dir}/${path}`, size));
+}
+
+function takesOf(devices: readonly Located[], route: Route): (path: string, size: number) => boolean {
+  const rules = new Rules(route);
+  const archive = devices.find(({ name }) => name === route.from)?.archiveDir;
+  return (path, size) => (archive === undefined || below(archive, path) === undefined) && rules.wants({ path, size });
 }
 
 /** A path for each pattern of "include", as plain as it can be. */
