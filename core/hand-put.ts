@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream, promises as fs } from "node:fs";
 import { join } from "node:path";
-import { firstValueFrom, fromEvent, type Observable, race, take } from "./rxjs.js";
+import { firstValueFrom, fromEvent, merge, type Observable } from "./rxjs.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import { goesOnAt } from "./go-on.js";
@@ -247,11 +247,14 @@ async function inPlaceOf(lane: Lane, work: Putting, tree: Tree | undefined, ther
 
 /** A place among the uploads; what gives it back. */
 async function placeAt(hands: PutHands, lane: Lane, { say, signal }: Exchange): Promise<() => void> {
-  const leave = lane.invite();
+  const { enter, leave } = lane.invite();
   try {
-    if (hands.sending(lane.name) > lane.slots("target")) say({ waiting: `another transfer to ${lane.name} ends first` });
-    while (hands.sending(lane.name) > lane.slots("target"))
-      await firstValueFrom(race(hands.work$, fromEvent(signal, "abort")).pipe(take(1)));
+    for (let told = false; !enter(hands.sending(lane.name)); told = true) {
+      throwIfAborted(signal);
+      if (!told) say({ waiting: `another transfer to ${lane.name} ends first` });
+      // A delivery ends, or somebody else's put.
+      await firstValueFrom(merge(hands.work$, lane.wake$, fromEvent(signal, "abort")));
+    }
     throwIfAborted(signal);
     return leave;
   } catch (error) {

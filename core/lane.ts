@@ -68,6 +68,8 @@ export class Lane {
   #untold: (() => void) | undefined;
   #busy = 0;
   #guests = 0;
+  /** Of them those who do not wait any more. */
+  #guestsIn = 0;
   readonly #hosted = new Set<Promise<unknown>>();
   readonly #closing = new AbortController();
   /** People who wait for a slot as source: a pull makes way. */
@@ -286,12 +288,22 @@ export class Lane {
     this.wake$.next();
   }
 
-  /** Takes one of the places for uploads away from deliveries; returns what gives it back. */
-  invite(): () => void {
+  /** Takes one of the places for uploads away from deliveries: `enter` says whether it is free beside so many that are still sent; `leave` gives it back. */
+  invite(): { readonly enter: (sending: number) => boolean; readonly leave: () => void } {
     this.#guests += 1;
-    return () => {
-      this.#guests -= 1;
-      this.wake$.next();
+    let isIn = false;
+    return {
+      enter: (sending) => {
+        // Who waits too is in nobody's way.
+        if (sending + this.#guestsIn >= Math.max(1, this.#own("target"))) return false;
+        this.#guestsIn += 1;
+        return (isIn = true);
+      },
+      leave: () => {
+        this.#guests -= 1;
+        if (isIn) this.#guestsIn -= 1;
+        this.wake$.next();
+      },
     };
   }
 

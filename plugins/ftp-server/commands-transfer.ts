@@ -74,7 +74,8 @@ async function transferring(session: Session, verb: string, move: (socket: Socke
     // `abort` is called from outside while this waits.
     if (end.why !== undefined) taken.destroy();
     // Node looks into what it has given the system to send: over a slow link one piece takes longer than that, and `bytesWritten` stands still.
-    taken.setTimeout(stall, () => {
+    // Each time: given to `setTimeout` it would be heard once.
+    taken.setTimeout(stall).on("timeout", () => {
       const moved = taken.bytesRead + taken.bytesWritten;
       // Where this process, or the machine, stood still for as long, what came meanwhile is read only now.
       setImmediate(() => {

@@ -9,7 +9,18 @@
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { codeOf } from "../../core/errors.js";
-import { atNearest, copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName, syncThere } from "../../core/fs.js";
+import {
+  atNearest,
+  copyNew,
+  makeDirDurable,
+  renameByLink,
+  renameDirNew,
+  renameNew,
+  syncDir,
+  syncFound,
+  syncName,
+  syncThere,
+} from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
 
 /** Names below a root; none is the root itself. */
@@ -278,7 +289,7 @@ export class Root {
       return await this.#parent(to, async (path) => {
         try {
           const size = await copyNew(handle, path, signal);
-          await syncName(path);
+          await syncFound(path);
           return size;
         } catch (error) {
           if (codeOf(error) !== "EEXIST") await fs.rm(path, { force: true });

@@ -178,7 +178,8 @@ export class Control {
   moving(data: Socket): () => void {
     this.#data.set(data, Infinity);
     // What the system is given to send it counts itself: over a slow link one piece takes longer than the server may be silent.
-    data.setTimeout(this.#timeoutMs, () => {
+    // Each time: given to `setTimeout` it would be heard once, perhaps while our own side had nothing to send.
+    data.setTimeout(this.#timeoutMs).on("timeout", () => {
       if (data.writableLength > 0) this.#giveUp();
     });
     data.once("finish", () => this.touch());
