@@ -9,8 +9,10 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { after, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import type { FaultKind } from "../../core/errors.js";
 import type { Device } from "../../core/plugin.js";
@@ -1033,3 +1035,34 @@ test("looks at one directory share a listing that begins after them, and do not 
   assert.equal(await look("b.bin"), 9);
   assert.deepEqual(await later, [undefined, 9, 9]);
 });
+
+for (const pauseMs of [0, 1500])
+  test(`a server that takes no more bytes is given up${pauseMs > 0 ? ", also where the source paused before for as long as the server may be silent" : ""}`, async (t) => {
+    // The system takes what it can, and nobody reads it: as behind a link that has gone.
+    const port = await dataPort((socket) => {
+      socket.on("error", () => socket.destroy());
+      socket.pause();
+      t.after(() => socket.destroy());
+    });
+    const { device } = await scripted(
+      (line) => (line === "EPSV" ? `229 ok (|||${port}|)` : line.startsWith("STOR ") ? "150 go on" : undefined),
+      {
+        timeout: "1s",
+      },
+    );
+    const content = bytes(40_000_000);
+    const read = (): Readable =>
+      Readable.from(
+        (async function* () {
+          yield content.subarray(0, 100_000);
+          await delay(pauseMs);
+          for (let at = 100_000; at < content.length; at += 500_000) yield content.subarray(at, at + 500_000);
+        })(),
+        { objectMode: true, highWaterMark: 1 },
+      );
+    await expectFault(
+      (device.target ?? assert.fail()).write(upload("a.bin", content, { read }), 0, calm(), () => undefined),
+      ["transient", "offline"],
+      15_000,
+    );
+  });
