@@ -126,7 +126,7 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
     if (options.url !== undefined) {
       const { url } = options;
       const device = traced(await deviceOfUrl(url, at, changes), options);
-      const names: OwnNames = { vehicle: "", installation: "00000000" };
+      const names: OwnNames = { vehicle: "", installation: "00000000", url };
       const onLane = (lane: Lane) =>
         work({
           name: device.name,

@@ -25,6 +25,8 @@ import { plugins } from "./plugins.js";
 export interface OwnNames {
   readonly vehicle: string;
   readonly installation: string;
+  /** Where no configuration names the device. */
+  readonly url?: string;
   /** Where what lasts is kept; a text says why it cannot be. */
   readonly home?: Home | string;
   /** What the device learned while a daemon had it. */
@@ -121,10 +123,11 @@ export function withTrace(config: DeviceConfig, path: string): DeviceConfig {
 }
 
 /** A hand command on a device of our own. */
-export function doByHand(lane: Lane, { installation, home }: OwnNames, request: ControlRequest, asking: Asking): Promise<unknown> {
+export function doByHand(lane: Lane, { installation, url, home }: OwnNames, request: ControlRequest, asking: Asking): Promise<unknown> {
   const hands: Hands = {
     lanes: new Map([[lane.name, lane]]),
     installation,
+    among: url ?? installation,
     notes: typeof home === "object" ? { dir: notesIn(home.stateDir) } : (home ?? "there is no state directory to note it in"),
     sending: () => 0,
     work$: EMPTY,

@@ -88,6 +88,7 @@ function handsOf(engine: Engine): Hands {
   return {
     lanes: engine.lanes,
     installation: engine.names.installation,
+    among: engine.names.installation,
     sending: (device) =>
       engine.journal.get<{ n: number }>("SELECT COUNT(*) AS n FROM deliveries WHERE state = 'active' AND target = ?", device)?.n ?? 0,
     notes: { dir: notesIn(engine.config.stateDir) },

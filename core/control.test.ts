@@ -1,5 +1,7 @@
 /** The conversation over the control socket: bytes both ways, keeping pace, and who goes away ends the work. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
@@ -194,4 +196,36 @@ test("an answer's error keeps its kind; nobody there is no error; rubbish is sho
   const socket = createConnection(join(dir, "control.sock"));
   socket.write("no json at all\n");
   await new Promise((resolve) => socket.on("close", resolve).resume());
+});
+
+test("who asks, and was stopped for longer than a daemon may be silent, goes on", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-control-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const daemon = spawn(process.execPath, [
+    "--input-type=module",
+    "-e",
+    `const { ControlServer } = await import(${JSON.stringify(new URL("control.js", import.meta.url))});
+     const server = new ControlServer(${JSON.stringify(dir)}, async (_, { give }) => {
+       for (let n = 0; n < 30; n++) await give(Buffer.alloc(1_000_000));
+     });
+     await server.start();
+     process.stdout.write("ready");`,
+  ]);
+  t.after(() => daemon.kill("SIGKILL"));
+  await once(daemon.stdout, "data");
+  let got = 0;
+  const asked = ask(
+    dir,
+    { command: "get" },
+    {
+      given: (bytes) => {
+        // As SIGSTOP does: nothing of this process goes on, and then what was due comes first.
+        if (got === 0) setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5100));
+        got += bytes.length;
+        return Promise.resolve();
+      },
+    },
+  );
+  assert.deepEqual(await asked, { ok: null });
+  assert.equal(got, 30_000_000);
 });

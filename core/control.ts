@@ -16,7 +16,8 @@ import { reasonOf } from "./retry.js";
 const name = "control.sock";
 /** A path of a Unix socket has at most 107 bytes; a longer one is reached through an open directory. */
 const longestPath = 100;
-const silentMs = 10_000;
+/** Twice that in silence: a timer that was due while this process was stopped (Ctrl-Z) fires before what came meanwhile is read. */
+const silentMs = 5000;
 const aliveMs = 3000;
 const longestLine = 1024 * 1024;
 /** So much of what is sent waits for who takes it. */
@@ -201,7 +202,12 @@ export async function ask(stateDir: string, request: ControlRequest, asking: Ask
   let sending: Promise<unknown> = Promise.resolve();
   let sent = 0;
   try {
-    socket.setTimeout(silentMs).on("timeout", () => socket.destroy(new ControlError("the daemon does not answer")));
+    let heard = -1;
+    socket.setTimeout(silentMs).on("timeout", () => {
+      if (socket.bytesRead === heard) socket.destroy(new ControlError("the daemon does not answer"));
+      heard = socket.bytesRead;
+      socket.setTimeout(silentMs);
+    });
     socket.write(`${JSON.stringify(request)}\n`);
     for await (const frame of framesOf(socket)) {
       if (Buffer.isBuffer(frame)) {

@@ -7,9 +7,11 @@ import { createHash } from "node:crypto";
 import { createReadStream, promises as fs } from "node:fs";
 import { join } from "node:path";
 import { firstValueFrom, fromEvent, merge, type Observable } from "./rxjs.js";
+import { alone } from "./alone.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import { goesOnAt } from "./go-on.js";
+import { patienceMs } from "./hand-get.js";
 import { HandMemo } from "./hand-memo.js";
 import { destination, plainFile, receiptOf, textOf, treeOf, withheldText } from "./hand-names.js";
 import { shoot } from "./hand-shot.js";
@@ -18,12 +20,15 @@ import { isSafePath } from "./names.js";
 import type { Digest, Occupant, Reading, Receipt, Target, Tree, Upload } from "./plugin.js";
 import { readableOf, readingOf } from "./reading.js";
 import { partialPath } from "./route.js";
+import { endsWithin } from "./signals.js";
 import type { HeldCopy } from "./space.js";
 import { pacedBytes } from "./throttle.js";
 
 /** What `put` needs of the program around it. */
 export interface PutHands {
   readonly installation: string;
+  /** Among whose puts the same file goes to the same device once at a time. */
+  readonly among: string;
   /** Where it is noted how far an upload came, and a single shot before it is sent whole; a text says why it cannot be. */
   readonly notes: { readonly dir: string } | string;
   /** Deliveries that are on their way to a device now. */
@@ -64,14 +69,22 @@ export async function put(hands: PutHands, lane: Lane, request: ControlRequest, 
     ...(typeof request.modifiedMs === "number" ? { modifiedMs: request.modifiedMs } : {}),
     force: request.force === true,
   };
-  const leave = await placeAt(hands, lane, exchange);
   const work = new Putting(hands, lane, target, given, exchange);
+  // Two that write one partial would put their bytes behind each other's.
+  const next = await alone(work.name, signal, () =>
+    exchange.say({ waiting: `another put of the same file to ${lane.name}:${at} ends first` }),
+  );
   try {
-    await work.begin();
-    return target.features.singleShot ? await shoot(hands.notes, lane, work) : await deliver(lane, work, tree);
+    const leave = await placeAt(hands, lane, exchange);
+    try {
+      await work.begin();
+      return target.features.singleShot ? await shoot(hands.notes, lane, work) : await deliver(lane, work, tree);
+    } finally {
+      await work.end();
+      leave();
+    }
   } finally {
-    await work.end();
-    leave();
+    next();
   }
 }
 
@@ -82,6 +95,7 @@ export class Putting {
   #memo: HandMemo | undefined;
   #writes = false;
   readonly #id: string;
+  readonly name: string;
 
   constructor(
     readonly hands: PutHands,
@@ -90,7 +104,9 @@ export class Putting {
     readonly given: Given,
     readonly exchange: Exchange,
   ) {
-    this.#id = createHash("sha256").update(`hand\0${lane.name}\0${given.at}\0${given.digest}`).digest("hex").slice(0, 16);
+    const what = `hand\0${lane.name}\0${given.at}\0${given.digest}`;
+    this.#id = shortHash(what);
+    this.name = `put-${shortHash(`${what}\0${hands.among}`)}`;
   }
 
   /** After `begin`. */
@@ -160,7 +176,7 @@ export class Putting {
     this.#path = exchange.localPath;
     if (this.#path !== undefined) return;
     exchange.say({ copy: true });
-    this.#held = await hands.copy(given.size, exchange.take(), exchange.signal);
+    this.#held = await hands.copy(given.size, this.#unlessSilent(exchange.take()), exchange.signal);
     this.#path = this.#held.path;
     if (given.modifiedMs !== undefined) await fs.utimes(this.#path, new Date(), new Date(given.modifiedMs));
   }
@@ -168,7 +184,25 @@ export class Putting {
   #bytes(offset: number): AsyncIterable<Buffer> {
     if (this.#path !== undefined) return createReadStream(this.#path, { start: offset });
     this.exchange.say({ offset, ...(this.#writes ? {} : { compares: true }) });
-    return this.exchange.take();
+    return this.#unlessSilent(this.exchange.take());
+  }
+
+  async *#unlessSilent(sent: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    const { exchange, lane } = this;
+    const each = sent[Symbol.asyncIterator]();
+    try {
+      for (;;) {
+        const next = each.next();
+        if (!(await endsWithin(next, patienceMs, lane.clock, exchange.signal)))
+          throw new Fault("transient", `nothing of it was sent for ${patienceMs / 1000} s, and others wait; the same command goes on`);
+        const given = await next;
+        if (given.done === true) return;
+        yield given.value;
+      }
+    } finally {
+      // Not waited for: it may hang.
+      each.return?.().catch(() => undefined);
+    }
   }
 
   /** What is only compared with what is there does not go there. */
@@ -176,6 +210,10 @@ export class Putting {
     const { lane, exchange } = this;
     yield* goes ? pacedBytes(bytes, lane.throttle, exchange.signal) : bytes;
   }
+}
+
+function shortHash(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 16);
 }
 
 async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promise<Put> {

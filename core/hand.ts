@@ -4,15 +4,14 @@
  */
 import { suggestion } from "./config-problems.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
-import { Fault, isFault, throwIfAborted, withDevice } from "./errors.js";
+import { Fault, isFault, withDevice } from "./errors.js";
 import type { Lane } from "./lane.js";
-import { isSafePath } from "./names.js";
 import { destination, lastOf, notThere, NotThere, pathOf, plainFile, textOf, treeOf } from "./hand-names.js";
+import { get } from "./hand-get.js";
 import { put, type PutHands } from "./hand-put.js";
-import type { Digest, DigestKind, FileEntry, Source } from "./plugin.js";
+import type { DigestKind, FileEntry, Source } from "./plugin.js";
 import { plausible } from "./route.js";
 import { shellWord } from "./text.js";
-import { pacedBytes } from "./throttle.js";
 
 export const handCommands = ["ls", "stat", "get", "put", "rm", "mkdir", "mv"];
 
@@ -203,38 +202,4 @@ export function newest(files: readonly FileEntry[]): FileEntry | undefined {
   return (timed.length > 0 ? timed : [...candidates]).sort(
     (a, b) => (timed.length > 0 ? (b.modifiedMs ?? 0) - (a.modifiedMs ?? 0) : 0) || byName.compare(b.path, a.path),
   )[0];
-}
-
-/** The bytes from `offset`; answers the source's digest, where it has one. */
-async function get(lane: Lane, entry: FileEntry, offset: number, exchange: Exchange): Promise<{ digest?: Digest }> {
-  const { signal } = exchange;
-  const { source } = lane.device;
-  if (source === undefined) throw new ControlError(`${lane.name} can only be written to: nothing can be read from it`);
-  if (!isSafePath(entry.path)) throw new ControlError(`"${entry.path}" leads out of the device's root`);
-  if (!lane.free) exchange.say({ waiting: `another transfer from ${lane.name} makes way` });
-  const leave = await lane.borrow(signal, true);
-  let told: string | undefined;
-  const tellWay = () => {
-    const way = source.wayOfReading;
-    if (way === undefined || `${way.name}: ${way.why}` === told) return;
-    told = `${way.name}: ${way.why}`;
-    exchange.say({ way });
-  };
-  try {
-    for await (const bytes of pacedBytes(await source.open(entry, offset, signal), lane.throttle, signal)) {
-      throwIfAborted(signal);
-      tellWay();
-      await exchange.give(bytes);
-    }
-    if (offset < entry.size) tellWay();
-    const now = await source.stat(entry.path, signal);
-    if (now === undefined) throw new Fault("missing", `${entry.path} has gone while it was read`);
-    if (now.size < entry.size || (now.size === entry.size && now.modifiedMs !== entry.modifiedMs))
-      throw new Fault("changed", `${entry.path} was changed while it was read`);
-    const kind = source.features.digests[0];
-    const digest = kind === undefined ? undefined : await source.digest?.(entry, kind, signal);
-    return digest === undefined ? {} : { digest };
-  } finally {
-    leave();
-  }
 }

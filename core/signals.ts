@@ -4,6 +4,7 @@
  */
 import { setMaxListeners } from "node:events";
 import { Fault } from "./errors.js";
+import type { Clock } from "./plugin.js";
 
 export interface Joined {
   /** As many as like may listen to it. */
@@ -49,4 +50,17 @@ export async function withinMs<T>(ms: number, sources: readonly AbortSignal[], w
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Whether `work` ends in so long. Throws its error, and "aborted". */
+export function endsWithin(work: Promise<unknown>, ms: number, clock: Clock, signal: AbortSignal): Promise<boolean> {
+  const over = new AbortController();
+  return withSignals([signal, over.signal], async (either) => {
+    const late = clock.sleep(ms, either).then(() => false);
+    try {
+      return await Promise.race([work.then(() => true), late]);
+    } finally {
+      over.abort();
+    }
+  });
 }
