@@ -157,10 +157,12 @@ const noHttpCodes = /^HPE_/;
 /** With TLS 1.3 a server says only after the handshake that it wants a certificate of ours. */
 const wantsCertificate = /CERTIFICATE/;
 
+const hungUp = new Set(["ECONNRESET", "EPIPE"]);
+
 export interface NetSituation {
   /** Opens the message: "cannot write a/b". */
   readonly what: string;
-  /** Nothing was said yet: then silence says that it is not there. */
+  /** We are not let in yet: then silence says that it is not there, and so does who hangs up, as a tunnel does whose far end is down. */
   readonly connecting?: boolean;
   readonly clockTrusted: boolean;
   /** Said of a peer that speaks no TLS; `why` is OpenSSL's word. */
@@ -194,7 +196,7 @@ export function netFault(error: unknown, { what, connecting, clockTrusted, noTls
     );
   if (absent.has(code)) return new Fault("offline", `${what}: the server is not there (${text})`, cause);
   if (connecting === true && code === "ETIMEDOUT") return new Fault("offline", `${what}: the server does not answer${silent ?? ""}`, cause);
-  return new Fault("transient", `${what}: ${text}`, cause);
+  return new Fault(connecting === true && hungUp.has(code) ? "offline" : "transient", `${what}: ${text}`, cause);
 }
 
 /** A Fault of `netFault` for a certificate that nobody believes: to be believed it has to be pinned. */

@@ -18,7 +18,7 @@ export class StoreRefusal extends Refusal {}
 export interface Situation {
   /** Opens the message: "cannot write a/b". */
   readonly what: string;
-  /** Before the login is done: then silence says that it is not there, and a refusal that we may not use it. */
+  /** Before the login is done: then silence, and who hangs up, says that it is not there, and a refusal that we may not use it. */
   readonly connecting?: boolean;
   readonly clockTrusted: boolean;
   readonly secure: FtpOptions["secure"];
