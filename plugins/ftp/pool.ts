@@ -65,7 +65,8 @@ export class Pool {
   /** A connection of one's own. Throws "offline", "denied", "transient", "config". */
   async lease(signal: AbortSignal): Promise<Lease> {
     const { entry, login } = await this.#take(() => {
-      const idle = this.#entries.find((it) => it.users === 0 && it.login?.closed === false);
+      this.#forgetClosed();
+      const idle = this.#entries.find((it) => it.users === 0 && it.login !== undefined);
       const found = idle ?? (this.#entries.length >= this.#most ? undefined : this.#open());
       if (found !== undefined) found.exclusive = true;
       return found;
@@ -106,7 +107,7 @@ export class Pool {
 
   /** The one with the least to do, or a new one while there may be more; undefined when all that there may be are others' own. */
   #shared(): Entry | undefined {
-    this.#entries = this.#entries.filter(({ login }) => login?.closed !== true);
+    this.#forgetClosed();
     const mine = this.#entries.filter(({ exclusive }) => !exclusive);
     const load = (it: Entry): number => it.users + (it.login?.load ?? 0);
     const least = mine.length === 0 ? undefined : mine.reduce((a, b) => (load(b) < load(a) ? b : a));
@@ -197,6 +198,11 @@ export class Pool {
     for (const look of this.#waiting.splice(0)) look();
     entry.exclusive = false;
     entry.idleSinceMs = this.#clock.monotonicMs();
+    this.#forgetClosed();
+  }
+
+  /** They count for nothing: not as ours, nor among those that the server lets us have. */
+  #forgetClosed(): void {
     this.#entries = this.#entries.filter(({ login }) => login?.closed !== true);
   }
 
@@ -206,7 +212,7 @@ export class Pool {
       this.#timer = undefined;
       const now = this.#clock.monotonicMs();
       for (const { users, login, idleSinceMs } of this.#entries) if (users === 0 && now - idleSinceMs >= idleMs) login?.close();
-      this.#entries = this.#entries.filter(({ login }) => login?.closed !== true);
+      this.#forgetClosed();
       if (this.#entries.length > 0) this.#sweepLater();
     }, idleMs);
     // An idle connection is no reason for a program to stay.

@@ -1066,3 +1066,22 @@ for (const pauseMs of [0, 1500])
       15_000,
     );
   });
+
+test("a login that the server ended while nobody used it is none of those that it lets us have", async () => {
+  const sockets = new Set<Socket>();
+  let refused = 0;
+  const { device } = await scripted((line, socket) => {
+    if (line.startsWith("SIZE")) return "550 no";
+    if (line !== "") return undefined;
+    sockets.add(socket.on("close", () => sockets.delete(socket)));
+    if (sockets.size === 1) return undefined;
+    refused += 1;
+    return "421 too many connections";
+  });
+  const open = (path: string) => expectFault(device.source!.open({ path, kind: "file", size: 1 }, 0, calm()), "missing", 20_000);
+  await Promise.all([open("a.bin"), open("b.bin")]);
+  assert.equal(refused, 1);
+  const ended = [...sockets].map((socket) => (socket.end(), once(socket, "close")));
+  await Promise.all(ended);
+  await open("c.bin");
+});
