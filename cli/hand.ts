@@ -10,7 +10,7 @@ import { interruptible, usableConfig, whomToAsk } from "./ask.js";
 import { configPath, UsageError } from "./config.js";
 import { getFile } from "./get.js";
 import { learnedOf } from "./offline.js";
-import { deviceOfUrl, doByHand, homeIn, inWordsOfUrl, withLane, withTrace, type OwnNames } from "./own.js";
+import { deviceOfUrl, doByHand, homeIn, inWordsOfUrl, withLane, withShown, withTrace, type OwnNames } from "./own.js";
 import { putFile } from "./put.js";
 
 export interface HandOptions {
@@ -133,7 +133,10 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
           path: at,
           signal,
           devices: [],
-          ask: (request, asking = {}) => doByHand(lane, names, { ...request, device: lane.name }, asking),
+          ask: (request, asking = {}) =>
+            doByHand(lane, names, { ...request, device: lane.name }, asking).catch(async (error: unknown) => {
+              throw await withShown(lane, error, signal);
+            }),
         });
       return withLane(device, names, onLane, warningsOf(device.name)).catch((error: unknown) => {
         throw inWordsOfUrl(error, device.name, url, at);

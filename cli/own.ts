@@ -13,7 +13,7 @@ import { expectWritable } from "../core/rights.js";
 import { byHand, type Hands } from "../core/hand.js";
 import { notesIn } from "../core/hand-shot.js";
 import { Lane } from "../core/lane.js";
-import { hostOf } from "../core/net.js";
+import { hostOf, isUnbelieved } from "../core/net.js";
 import type { PluginContext } from "../core/plugin.js";
 import { reasonOf } from "../core/retry.js";
 import { shellWord } from "../core/text.js";
@@ -185,6 +185,17 @@ async function ftpOptions(text: string): Promise<{ type: string } & Record<strin
     ...(url.protocol === "ftps:" ? tls : {}),
     root: decodeURIComponent(url.pathname) || "/",
   };
+}
+
+/** Of a certificate that nobody believes: with what a person has to compare, and may say is believed. */
+export async function withShown({ device }: Lane, error: unknown, signal: AbortSignal): Promise<unknown> {
+  if (!isUnbelieved(error)) return error;
+  const shown = await device.certificate?.(signal).catch(() => undefined);
+  if (shown === undefined) return error;
+  const { name, fingerprint } = shown;
+  return new Fault("denied", `${reasonOf(error)}: the one that is shown there (${name}) has the "fingerprint": "${fingerprint}"`, {
+    cause: error,
+  });
 }
 
 /** Advice that names keys and devices of the configuration, for who has a URL in its place. `at`: the path that was given. */

@@ -5,7 +5,6 @@ import { lookInto } from "../core/entries.js";
 import { Fault, isFault } from "../core/errors.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
-import { isUnbelieved } from "../core/net.js";
 import { isOfMount } from "../core/on-mount.js";
 import { withinMs } from "../core/signals.js";
 import { isChanged } from "../core/sync/options.js";
@@ -13,7 +12,7 @@ import { reasonOf } from "../core/retry.js";
 import type { Status } from "../core/status.js";
 import { whyWritten } from "./machine/rights.js";
 import type { Learned } from "./offline.js";
-import { withContext, withLane } from "./own.js";
+import { withContext, withLane, withShown } from "./own.js";
 
 export const probeMs = 15_000;
 
@@ -34,7 +33,7 @@ async function tryDevice(config: DeviceConfig, all: Config, learned: Learned, al
       try {
         await lane.lookNow(signal);
       } catch (error) {
-        throw isUnbelieved(error) ? await withShown(lane, error, signal) : error;
+        throw await withShown(lane, error, signal);
       } finally {
         if (lane.present) await also?.(lane);
       }
@@ -56,16 +55,6 @@ async function tryDevice(config: DeviceConfig, all: Config, learned: Learned, al
       return "works";
     }),
   );
-}
-
-/** With what a person has to compare, and may write into the configuration. */
-async function withShown({ device }: Lane, error: unknown, signal: AbortSignal): Promise<unknown> {
-  const shown = await device.certificate?.(signal).catch(() => undefined);
-  if (shown === undefined) return error;
-  const { name, fingerprint } = shown;
-  return new Fault("denied", `${reasonOf(error)}: the one that is shown there (${name}) has the "fingerprint": "${fingerprint}"`, {
-    cause: error,
-  });
 }
 
 /** Where a directory of this machine was mounted the daemon that runs knows. Throws Fault "offline". */

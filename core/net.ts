@@ -201,7 +201,7 @@ export function netFault(error: unknown, { what, connecting, clockTrusted, noTls
 
 /** A Fault of `netFault` for a certificate that nobody believes: to be believed it has to be pinned. */
 export function isUnbelieved(error: unknown): boolean {
-  return isFault(error, "denied") && tlsCodes.test(codeOf(error.cause));
+  return isFault(error, "denied") && (tlsCodes.test(codeOf(error.cause)) || isUnbelieved(error.cause));
 }
 
 /** A service opens its port. Throws "config", "denied", "transient". */

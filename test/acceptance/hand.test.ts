@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { partialPath } from "../../core/route.js";
+import { parseFingerprint } from "../../core/net.js";
 import { until } from "../conformance/clause.js";
 import { hasOpenssl, selfSigned, startOwn, vsftpd } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
@@ -386,13 +387,16 @@ test(
       return runProgram(["ls", "--url", `${scheme}://plane@127.0.0.1:${server.port ?? 0}/`], { env });
     };
     const believed = { FILESYNC_FINGERPRINT: fingerprint };
+    const shown = `SHA256:${Buffer.from(parseFingerprint(fingerprint) ?? "", "hex")
+      .toString("base64")
+      .replace("=", "")}`;
     assert.deepEqual(await ls("ftps", believed), { code: 0, out: "12  2026-05-28 00:00:00Z  a.bin", err: "" });
     const how =
       "; with --url, ftps://… has TLS (from the first byte on port 990), and FILESYNC_FINGERPRINT says which certificate is believed\n";
     const strange = await ls("ftps");
     assert.equal(strange.code, 3);
     assert.match(strange.err, /^filesync: server: cannot log in to 127\.0\.0\.1:\d+: the server's certificate or TLS is not accepted/);
-    assert.ok(strange.err.endsWith(how), strange.err);
+    assert.ok(strange.err.endsWith(`has the "fingerprint": "${shown}"${how}`), strange.err);
     const clear = await ls("ftp", believed);
     assert.match(clear.err, /^filesync: server: cannot log in to 127\.0\.0\.1:\d+: the server wants TLS; set "secure": true/);
     assert.ok(clear.err.endsWith(how), clear.err);
