@@ -139,6 +139,7 @@ async function makeDir(world: World, on: Side, path: string, listed: Listed, sig
   await sides[on].mkdir(path, signal);
   const made = await sides[on].stat(path, signal);
   if (made?.kind !== "directory") return "left";
+  await expectBrought(world, on, signal);
   if (!before) await agree(made);
   return "done";
 }
@@ -375,8 +376,19 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
     await store.change({ settle: id, ...(intent.old === undefined ? {} : { agree: [[path, undefined]] as const }) });
     return "left";
   }
+  await expectBrought(world, on, signal);
   await store.change({ agree: [[path, agreedBy(on, published, sent, digest)]], settle: id, unstage: staging.id });
   return "done";
+}
+
+/** What came into another directory (its disk is not mounted any more) would count as removed there, once the disk is back. Of a mirror it is brought again then. Throws "offline". */
+async function expectBrought({ sides, table }: World, on: Side, signal: AbortSignal): Promise<void> {
+  if (table.alone !== true) await expectStill(sides[on], signal);
+}
+
+/** Throws "offline" where the side has another directory by now than the one that was listed. */
+export async function expectStill(side: Replica, signal: AbortSignal): Promise<void> {
+  if (!(await side.isStill(signal))) throw new Fault("offline", "the directory is not the one that was agreed with any more");
 }
 
 /**

@@ -121,8 +121,21 @@ export class DeviceReplica implements Replica {
   /** What it promises, by trying, and its clock. No path that a person knows tells where that fails: the device does, as of `mark`. */
   async tryOut(signal: AbortSignal): Promise<TreePromises> {
     const promises = await this.own.tryOut(signal).catch(this.#named);
-    await this.#clock.read(() => this.own.shownMs(signal)).catch(this.#named);
+    await this.#readClock(signal);
     return promises;
+  }
+
+  /** Before a round: reads its clock once more, where that may have been set since. */
+  async lookAtClock(signal: AbortSignal): Promise<void> {
+    if (!this.#clock.isOld) return;
+    await this.#readClock(signal).catch((error: unknown) => {
+      // It was read before: without room there, or where nothing may be made now, that counts.
+      if (!isFault(error, "full", "denied", "rejected")) throw error;
+    });
+  }
+
+  #readClock(signal: AbortSignal): Promise<void> {
+    return this.#clock.read(() => this.own.shownMs(signal)).catch(this.#named);
   }
 
   get #target(): Target {
@@ -139,6 +152,7 @@ export class DeviceReplica implements Replica {
 
   async scan(signal: AbortSignal): Promise<Scan> {
     const { dir, rules, away } = this.given;
+    this.#clock.begins();
     const entries = new Map<string, Entry>();
     const unseen = new Map<string, string>();
     const settling = new Set<string>();
@@ -203,7 +217,10 @@ export class DeviceReplica implements Replica {
     now: Span,
   ): void {
     const { rules, lane, away } = this.given;
-    const entry = this.#entryOf(path, found, now, to.volumes);
+    // A listing may take long.
+    const { leastMs } = now;
+    const { mostMs } = this.#clock.now();
+    const entry = this.#entryOf(path, found, { leastMs, mostMs }, to.volumes);
     if (isBelow(path, away)) {
       to.entries.set(path, entry);
       return;
@@ -215,10 +232,11 @@ export class DeviceReplica implements Replica {
       return;
     }
     const { modifiedMs = -Infinity } = found;
-    const isFresh = modifiedMs <= now.mostMs && modifiedMs > now.leastMs - lane.config.settleMs;
-    // A time that is to come says nothing of that; what this route brought is whole, and so is all of what it wrote alone.
+    const isFresh = modifiedMs <= mostMs && modifiedMs > leastMs - lane.config.settleMs;
+    // A time that is to come says nothing of that, if it is; what this route brought is whole, and so is all of what it wrote alone.
     const agreed = this.given.agreed(path);
-    const isYoung = away === undefined && isFresh && !(agreed !== undefined && looksAs(entry, agreed));
+    const isOurs = away !== undefined || (agreed !== undefined && looksAs(entry, agreed));
+    const isYoung = !isOurs && (isFresh || this.#clock.doubts(path, modifiedMs));
     if (found.kind === "file" && (found.settled === false || (found.settled === undefined && isYoung))) to.settling.add(path);
     else to.entries.set(path, entry);
   }
@@ -229,6 +247,10 @@ export class DeviceReplica implements Replica {
 
   async isMarked(signal: AbortSignal): Promise<boolean> {
     return !this.given.marked || (await this.own.isMarked(signal));
+  }
+
+  async isStill(signal: AbortSignal): Promise<boolean> {
+    return !this.given.marked || (await this.own.isStill(signal));
   }
 
   /** As `OwnDir.marks`. What is only read may have none that can be seen. */

@@ -72,17 +72,20 @@ export class OwnDir {
 
   /** Throws "rejected" where a link, or a file, is in place of what is to hold what is taken aside: not every server keeps that from leaving the directory. */
   async isMarked(signal: AbortSignal): Promise<boolean> {
-    const { tree, route, mark } = this.given;
+    const { tree } = this.given;
     const own = await tree().stat(this.at(""), signal);
     if (own === undefined) return false;
     this.#expectDir(own);
-    const known = mark.get();
-    const [marked, entries] = await all([
-      known === undefined ? undefined : tree().stat(this.at(`${route}-${known}`), signal),
-      entriesIfAny(tree(), this.at(""), signal),
-    ]);
+    const [marked, entries] = await all([this.isStill(signal), entriesIfAny(tree(), this.at(""), signal)]);
     for (const entry of entries) if (holders.includes(nameIn(entry.path))) this.#expectDir(entry);
-    return marked?.kind === "directory";
+    return marked;
+  }
+
+  /** The same in one look, where all else was found in order before. */
+  async isStill(signal: AbortSignal): Promise<boolean> {
+    const { tree, route, mark } = this.given;
+    const known = mark.get();
+    return known !== undefined && (await tree().stat(this.at(`${route}-${known}`), signal))?.kind === "directory";
   }
 
   #expectDir({ path, kind, reason = "no directory" }: FileEntry): void {

@@ -105,6 +105,8 @@ export interface Replica {
   tidy(begun: Begun, signal: AbortSignal): Promise<ReadonlyMap<string, Fault>>;
   /** As `Scan.marked`. */
   isMarked(signal: AbortSignal): Promise<boolean>;
+  /** The same, in the middle of a round that found it marked. */
+  isStill(signal: AbortSignal): Promise<boolean>;
   /** Where spellings of a name are one there; known once it is marked. */
   folds(signal: AbortSignal): Promise<Folding | undefined>;
   /** Puts the mark there, and makes the root where there is none. */

@@ -6,7 +6,7 @@ import { depthOf, isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, isUnseen, lastMove, type Move, other, type Side } from "../reconcile.js";
 import { ownDir } from "../route.js";
 import { all, Turns } from "../turns.js";
-import { carryOut, dropStaged, isTold, keyOf, type Listed, looksAs, recover, sideOf, synced, type World } from "./carry.js";
+import { carryOut, dropStaged, expectStill, isTold, keyOf, type Listed, looksAs, recover, sideOf, synced, type World } from "./carry.js";
 import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { listedAt, type Plan, planned, type Scans } from "./plan.js";
@@ -322,6 +322,13 @@ async function carryAll(
     spelled.set(side, names);
     return !names.has(anySpelling(path));
   };
+  const still = new Map<Side, Promise<void>>();
+  /** Before the first that goes because it has gone there: a disk that went while it was listed looks like that. */
+  const stillThere = (side: Side) => {
+    const looks = still.get(side) ?? (scans[side].marked ? expectStill(world.sides[side], signal) : Promise.resolve());
+    still.set(side, looks);
+    return looks;
+  };
   const one = async (action: Action) => {
     throwIfAborted(signal);
     const copy = copies.get(action);
@@ -346,6 +353,7 @@ async function carryAll(
       return;
     }
     try {
+      if (isRemoval(action)) await stillThere(other(action.on));
       const listed = listedOf(isMove(action) ? action.from : action.path);
       const outcome = (await isThere(action)) ? "left" : await carryOut(world, action, listed, signal);
       if (copy !== undefined) noRoom.through(copy);
@@ -412,7 +420,8 @@ function goTogether(one: Action | undefined, two: Action | undefined): boolean {
 
 const anySpelling = (path: string) => folded(folded(path, "case and end"), "case and form");
 
-const isRemoval = (action: Action) => action.do === "remove" || action.do === "rmdir";
+const isRemoval = (action: Action): action is Extract<Action, { do: "remove" | "rmdir" }> =>
+  action.do === "remove" || action.do === "rmdir";
 
 const isBegun = ({ store }: World, path: string): boolean => [...store.intents.values()].some((intent) => intent.path === path);
 

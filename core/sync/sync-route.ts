@@ -371,6 +371,7 @@ export class SyncRoute {
       noRoom: this.#noRoom,
       before: async (side: Side, signal: AbortSignal) => {
         await this.#promised?.tryOut(side, signal);
+        await this.#replicas[side].lookAtClock(signal);
         if (side === "there") await this.#clearAway(signal);
       },
       begins: () => {

@@ -241,6 +241,10 @@ export class TreeReplica implements Replica {
     return Promise.resolve(new Map());
   }
 
+  isStill(): Promise<boolean> {
+    return this.#call("isStill", () => this.tree.marked);
+  }
+
   isMarked(): Promise<boolean> {
     return this.#call("isMarked", () => this.tree.marked);
   }
