@@ -39,9 +39,9 @@ for (const { name, start, skip, proves } of kinds)
           root: "/to",
         };
       }
-      const bytes = new Random(5).bytes(12_000_000);
+      const bytes = new Random(5).bytes(8_000_000);
       world.file("a.bin", bytes, -100);
-      const config = world.config({ devices: { to: { ...device, maxRate: "4MiB/s" } } });
+      const config = world.config({ devices: { to: { ...device, maxRate: "2MiB/s" } } });
       if (how === "through the daemon") {
         const daemon = new Program(["run", "--json", "--config", config]);
         t.after(() => daemon.kill());
@@ -55,11 +55,13 @@ for (const { name, start, skip, proves } of kinds)
       const first = put();
       const moved = () => readdirSync(dir).some((it) => it.endsWith(".part") && statSync(join(dir, it)).size >= 1_000_000);
       await until("it to be under way", moved);
+      // However long the second takes to begin.
+      first.signal("SIGSTOP");
       const second = put();
       await until("the second to wait", () => second.stderr.includes("another put of the same file to to:a.bin ends first"));
       const killed = how.endsWith("killed");
-      if (killed) first.signal("SIGKILL");
-      else assert.equal(await first.exited, 0, first.stderr);
+      first.signal(killed ? "SIGKILL" : "SIGCONT");
+      if (!killed) assert.equal(await first.exited, 0, first.stderr);
       const code = await second.exited;
       if (proves || killed) assert.equal(code, 0, second.stderr);
       else assert.match(second.stderr, /a\.bin is there already, with the same size/);
