@@ -1,6 +1,6 @@
 /** `get` by hand. The device is a person's for as long as they take what comes: a pager that waits, or a command that was stopped (Ctrl-Z), lets others have it. */
 import { ControlError, type Exchange } from "./control.js";
-import { Fault, throwIfAborted } from "./errors.js";
+import { Fault, orAborted, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { isSafePath } from "./names.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
@@ -43,7 +43,7 @@ export async function get(lane: Lane, entry: FileEntry, offset: number, exchange
     } finally {
       leave();
     }
-    while (!(await endsWithin(taken, patienceMs, lane.clock, signal)));
+    await orAborted(taken, signal);
   }
 }
 

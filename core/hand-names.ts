@@ -1,4 +1,5 @@
 /** What the hand commands have in common: the words of a request, what they name on a device, and what is said where that is not there. */
+import { createHash } from "node:crypto";
 import { suggestion } from "./config-problems.js";
 import { ControlError, type ControlRequest } from "./control.js";
 import { isFault } from "./errors.js";
@@ -7,6 +8,11 @@ import { bytesFromName, isSafePath, nameFromBytes } from "./names.js";
 import { nameIn, parentOf } from "./paths.js";
 import type { Device, FileEntry, Occupant, Receipt, Tree } from "./plugin.js";
 import { reasonOf } from "./retry.js";
+
+/** Names what is kept of a hand command, or at the device: the same for the same text. */
+export function noteId(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 16);
+}
 
 /** Nothing is at the path. */
 export class NotThere extends ControlError {

@@ -3,7 +3,6 @@
  * single shot (`hand-shot.ts`). The bytes come from the one who asks; what a target takes only by its path is copied to the spool first, unless
  * the one who asks is this process, which gives the path of the file itself.
  */
-import { createHash } from "node:crypto";
 import { createReadStream, promises as fs } from "node:fs";
 import { join } from "node:path";
 import { firstValueFrom, fromEvent, merge, type Observable } from "./rxjs.js";
@@ -13,7 +12,7 @@ import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import { goesOnAt } from "./go-on.js";
 import { patienceMs } from "./hand-get.js";
 import { HandMemo } from "./hand-memo.js";
-import { destination, plainFile, receiptOf, textOf, treeOf, withheldText } from "./hand-names.js";
+import { destination, noteId, plainFile, receiptOf, textOf, treeOf, withheldText } from "./hand-names.js";
 import { shoot } from "./hand-shot.js";
 import type { Lane } from "./lane.js";
 import { isSafePath } from "./names.js";
@@ -95,6 +94,7 @@ export class Putting {
   #memo: HandMemo | undefined;
   #writes = false;
   readonly #id: string;
+  /** What only one on this machine does at a time. */
   readonly name: string;
 
   constructor(
@@ -105,8 +105,8 @@ export class Putting {
     readonly exchange: Exchange,
   ) {
     const what = `hand\0${lane.name}\0${given.at}\0${given.digest}`;
-    this.#id = shortHash(what);
-    this.name = `put-${shortHash(`${what}\0${hands.among}`)}`;
+    this.#id = noteId(what);
+    this.name = `put-${noteId(`${what}\0${hands.among}`)}`;
   }
 
   /** After `begin`. */
@@ -210,10 +210,6 @@ export class Putting {
     const { lane, exchange } = this;
     yield* goes ? pacedBytes(bytes, lane.throttle, exchange.signal) : bytes;
   }
-}
-
-function shortHash(text: string): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, 16);
 }
 
 async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promise<Put> {

@@ -3,13 +3,12 @@
  * until the answer is known. So a second `put` of the same bytes, also after a kill, says that the first is in doubt, and sends them
  * only where a person decided that (`force`).
  */
-import { createHash } from "node:crypto";
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import { ControlError } from "./control.js";
 import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import { makeDirDurable, removeFile, writeDurable } from "./fs.js";
-import { receiptOf } from "./hand-names.js";
+import { noteId, receiptOf } from "./hand-names.js";
 import type { Put, PutHands, Putting } from "./hand-put.js";
 import type { Lane } from "./lane.js";
 import type { Memo } from "./plugin.js";
@@ -34,7 +33,7 @@ export async function shoot(notes: PutHands["notes"], lane: Lane, work: Putting)
   const { at, digest, size, force } = given;
   const { signal } = exchange;
   if (typeof notes === "string") throw new ControlError(`nothing is put on ${lane.name}: ${notes}`);
-  const note = new Note(join(notes.dir, `${createHash("sha256").update(`${lane.name}\0${digest}`).digest("hex").slice(0, 16)}.json`));
+  const note = new Note(join(notes.dir, `${noteId(`${lane.name}\0${digest}`)}.json`));
   const before = await note.read();
   const sentBefore = before === undefined ? {} : { sentBefore: new Date(before.atMs).toISOString() };
   if (before !== undefined) {

@@ -30,14 +30,10 @@ for (const cut of [false, true])
     chmodSync(both.nas, 0o777);
     if (cut) await served.server.replug?.();
     await until("it stops", async () => (await statusOf(config)).syncs[0]?.state === "stopped", 60_000);
-    t.diagnostic(`in the mount point: ${news("there").join(" ")}`);
-    t.diagnostic(String((await statusOf(config)).syncs[0]?.reason));
-    for (const { what, message } of program.events.slice(-25)) t.diagnostic(`${what}: ${message}`);
     assert.equal(news("here").length, 150);
     renameSync(both.nas, `${both.nas}.point`);
     renameSync(disk, both.nas);
     await until("it goes on", async () => (await statusOf(config)).syncs[0]?.state === "even" && both.isEven(), 60_000);
-    t.diagnostic(`trash here: ${Object.keys(both.trash("here")).join(" ")}`);
     assert.deepEqual(Object.keys(both.trash("here")), [], "nothing was removed here");
     assert.equal(news("here").length, 150);
   });
